@@ -1,0 +1,57 @@
+//! How long each step of a checkpoint may take.
+
+use std::time::Duration;
+
+/// The limits of one checkpoint. Each wait of the protocol is bounded by one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Finding the parts, and reading the balancer's settings, each.
+    pub survey: Duration,
+    /// Stopping the balancer, the end of its round included.
+    pub balancer_stop: Duration,
+    /// Waiting for migrations, resharding and DDL under way, once the balancer is stopped.
+    pub quiet: Duration,
+    /// One attempt to write one token with majority write concern; also reading the clock.
+    pub token: Duration,
+    /// Attempts for each token.
+    pub token_attempts: u32,
+    /// One attempt to put the balancer back. Attempts go on until one succeeds.
+    pub put_back: Duration,
+    /// Finding all tokens again in the majority-committed oplog.
+    pub discover: Duration,
+    /// One write of the record to the catalog. Attempts go on until one succeeds.
+    pub save: Duration,
+    /// The pause before a first retry; it doubles up to `longest_pause`.
+    pub pause: Duration,
+    pub longest_pause: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            survey: Duration::from_secs(30),
+            balancer_stop: Duration::from_secs(120),
+            quiet: Duration::from_secs(300),
+            token: Duration::from_secs(10),
+            token_attempts: 3,
+            put_back: Duration::from_secs(20),
+            discover: Duration::from_secs(60),
+            save: Duration::from_secs(30),
+            pause: Duration::from_millis(200),
+            longest_pause: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Limits {
+    /// The longest that the balancer can be off when nothing fails while it is put back.
+    pub fn longest_hold(&self) -> Duration {
+        let tokens = (self.token + self.longest_pause) * self.token_attempts;
+        self.save + self.balancer_stop + self.quiet + self.token + tokens + self.put_back * 2
+    }
+
+    /// The pause before retry number `n`, counted from 0.
+    pub fn backoff(&self, n: u32) -> Duration {
+        self.pause.saturating_mul(1 << n.min(16)).min(self.longest_pause)
+    }
+}

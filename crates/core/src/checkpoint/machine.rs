@@ -1,0 +1,656 @@
+//! The protocol: events in, commands out, no I/O.
+//!
+//! | state | what happens | and then |
+//! |---|---|---|
+//! | `Started` | find the parts; read the balancer's settings | the record is saved as `Holding` **before** anything is touched |
+//! | `Holding` | note the settings in the config servers' oplog; stop the balancer (unless it was off); wait until nothing moves; read the highest clock C; write all tokens, each later than C | T = the lowest token |
+//! | `Releasing` | put the balancer back, for as long as it takes | |
+//! | `Discovering` | read each token back; find the parts again, to see that they are the same | `Completed` |
+//!
+//! Whatever fails before the tokens are all in leads to `Releasing` with the failure noted, and from
+//! there to `Failed`. A machine made from a record after a crash does the same: what was touched is
+//! put back, and only a record whose tokens were all in goes on to `Completed`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Checkpoint, Failure, Found, Limits, Part, PartId, PutBack, Reason, Released, State, Token, Trouble};
+use crate::{CheckpointId, ClusterTime};
+
+/// Ties a reply to its command. A reply to a command that is not under way is ignored, so a late or
+/// repeated one does no harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Something for the runner to do, within `limit`; past it the runner answers that it failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    pub ticket: Ticket,
+    pub limit: Duration,
+    pub action: Action,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Write the record, if the lease is still held. → `Saved`, or `Fenced`
+    Save(Box<Checkpoint>),
+    /// Find the parts from the config servers. → `Parts`
+    Survey,
+    /// Read the balancer's settings; if an earlier hold was never ended, end it first. → `Balancer`
+    ReadBalancer,
+    /// Note the settings in the config servers' oplog, majority-committed. → `Done`
+    NoteHold(Found),
+    /// Stop the balancer if it was running, and in any case wait for its round to end. → `Done`
+    StopBalancer(Found),
+    /// What still moves data or changes the catalogue: nothing is quiet. → `Moving`
+    LookForMovement,
+    /// The highest `$clusterTime` of all parts; the runner keeps it, signed, for the tokens. → `Time`
+    ReadClock,
+    /// Write a token, majority-committed, gossiping the clock. → `Time`
+    WriteToken { part: PartId, attempt: u32 },
+    /// Make the settings what they would be without this checkpoint. Where the stop may have been sent
+    /// and was not answered it may still arrive: then it is done only when the connection for the stop
+    /// is gone from the config servers, and has failed, to be tried again, until then. → `PutBack`
+    PutBackBalancer { found: Found, stop_answered: bool },
+    /// Look for a token in the majority-committed oplog. → `Seen`
+    FindToken { part: PartId, token: Token },
+    /// Nothing, for a time. → `Done`
+    Wait(Duration),
+}
+
+impl Action {
+    /// A name for logs, for the crash tests and for the operator's guide.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Action::Save(record) => match record.state {
+                State::Queued | State::Started => "save-started",
+                State::Holding => "save-holding",
+                State::Releasing => "save-releasing",
+                State::Discovering => "save-discovering",
+                State::Completed => "save-completed",
+                State::Failed => "save-failed",
+            },
+            Action::Survey => "survey",
+            Action::ReadBalancer => "read-balancer",
+            Action::NoteHold(_) => "note-hold",
+            Action::StopBalancer(_) => "stop-balancer",
+            Action::LookForMovement => "look-for-movement",
+            Action::ReadClock => "read-clock",
+            Action::WriteToken { .. } => "write-token",
+            Action::PutBackBalancer { .. } => "put-back-balancer",
+            Action::FindToken { .. } => "find-token",
+            Action::Wait(_) => "wait",
+        }
+    }
+}
+
+/// What became of a command.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub ticket: Ticket,
+    pub now: Timestamp,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    Done(Reply),
+    /// It failed, or its limit passed: what it should have done may or may not have happened.
+    Failed(String),
+    /// The lease is another holder's: this machine must not write the record again.
+    Fenced,
+}
+
+#[derive(Debug, Clone)]
+pub enum Reply {
+    Saved,
+    Done,
+    Parts(Vec<(PartId, String)>),
+    Balancer(Found),
+    Moving(Vec<String>),
+    Time(ClusterTime),
+    PutBack(PutBack),
+    Seen(Option<ClusterTime>),
+}
+
+/// How a machine ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Completed,
+    Failed,
+    /// Another holder has the lease, and ends the record.
+    Deposed,
+}
+
+/// What a command is for; an action's reply is handled by this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pending {
+    Save,
+    Survey,
+    ReadBalancer,
+    NoteHold,
+    Stop,
+    Look,
+    Clock,
+    Token(PartId, u32),
+    PutBack,
+    Find(PartId, Token),
+    Resurvey,
+    Wait(Next),
+}
+
+/// What to do after a pause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Next {
+    Save,
+    Look,
+    Token(PartId, u32),
+    PutBack,
+    Find(PartId, Token),
+    Resurvey,
+}
+
+/// The state machine of one checkpoint.
+#[derive(Debug)]
+pub struct Machine {
+    record: Checkpoint,
+    limits: Limits,
+    now: Timestamp,
+    tickets: u64,
+    pending: BTreeMap<Ticket, Pending>,
+    out: Vec<Command>,
+    /// The record has changed since the write that is under way.
+    unsaved: bool,
+    save_failures: u32,
+    put_back_failures: u32,
+    look_failures: u32,
+    stop_answered: bool,
+    look_until: Option<Timestamp>,
+    discover_until: Option<Timestamp>,
+    parts_confirmed: bool,
+    deposed: bool,
+    end: Option<End>,
+}
+
+impl Machine {
+    /// Begins a queued record, or ends one that an earlier holder left unfinished.
+    pub fn new(record: Checkpoint, limits: Limits, now: Timestamp) -> (Machine, Vec<Command>) {
+        let mut machine = Machine {
+            record,
+            limits,
+            now,
+            tickets: 0,
+            pending: BTreeMap::new(),
+            out: Vec::new(),
+            unsaved: false,
+            save_failures: 0,
+            put_back_failures: 0,
+            look_failures: 0,
+            stop_answered: false,
+            look_until: None,
+            discover_until: None,
+            parts_confirmed: false,
+            deposed: false,
+            end: None,
+        };
+        match machine.record.state {
+            State::Queued => {
+                machine.record.started = now;
+                machine.record.state = State::Started;
+                machine.save();
+                machine.send(machine.limits.survey, Pending::Survey, Action::Survey);
+            }
+            // The old holder's note may be missing and its stop may or may not have been sent:
+            // putting back is right in each case.
+            State::Started | State::Holding => {
+                machine.fail(Reason::Interrupted, "the server that took it stopped before the tokens were all written".into())
+            }
+            State::Releasing => machine.put_back(),
+            State::Discovering => machine.discover(),
+            State::Completed => machine.end = Some(End::Completed),
+            State::Failed => machine.end = Some(End::Failed),
+        }
+        let commands = machine.take_commands();
+        (machine, commands)
+    }
+
+    pub fn record(&self) -> &Checkpoint {
+        &self.record
+    }
+
+    pub fn id(&self) -> CheckpointId {
+        self.record.id
+    }
+
+    /// Set once there is nothing more to do; no command is under way then.
+    pub fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// Takes the outcome of one command and answers with what to do next.
+    pub fn handle(&mut self, event: Event) -> Vec<Command> {
+        // A clock that is set back must not lengthen a limit.
+        self.now = self.now.max(event.now);
+        let Some(pending) = self.pending.remove(&event.ticket) else {
+            return Vec::new();
+        };
+        match event.outcome {
+            Outcome::Fenced => self.depose(),
+            Outcome::Done(reply) => self.done(pending, reply),
+            Outcome::Failed(why) => self.failed(pending, why),
+        }
+        self.take_commands()
+    }
+
+    fn take_commands(&mut self) -> Vec<Command> {
+        debug_assert_eq!(self.record.broken_rule(), None, "{:?}", self.record);
+        if self.end.is_some() {
+            self.pending.clear();
+            self.out.clear();
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    fn send(&mut self, limit: Duration, pending: Pending, action: Action) {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.pending.insert(ticket, pending);
+        self.out.push(Command { ticket, limit, action });
+    }
+
+    fn wait(&mut self, pause: Duration, next: Next) {
+        // The limit of a pause is the pause itself, with room for a busy machine.
+        self.send(pause * 2 + Duration::from_secs(5), Pending::Wait(next), Action::Wait(pause));
+    }
+
+    fn done(&mut self, pending: Pending, reply: Reply) {
+        match (pending, reply) {
+            (Pending::Save, Reply::Saved) => self.saved(),
+            (Pending::Survey, Reply::Parts(parts)) => self.surveyed(parts),
+            (Pending::ReadBalancer, Reply::Balancer(found)) => self.hold(found),
+            (Pending::NoteHold, Reply::Done) => self.stop(),
+            (Pending::Stop, Reply::Done) => {
+                self.stop_answered = true;
+                self.look_until = self.now.checked_add(self.limits.quiet).ok();
+                self.look();
+            }
+            (Pending::Look, Reply::Moving(moving)) if moving.is_empty() => {
+                self.record.trouble = None;
+                self.send(self.limits.token, Pending::Clock, Action::ReadClock);
+            }
+            (Pending::Look, Reply::Moving(moving)) => self.look_again(Reason::DataMoving, moving.join("; ")),
+            (Pending::Clock, Reply::Time(clock)) => {
+                self.record.clock = Some(clock);
+                let parts: Vec<_> = self.record.parts.iter().map(|part| part.id.clone()).collect();
+                parts.into_iter().for_each(|part| self.write_token(part, 1));
+            }
+            (Pending::Token(part, attempt), Reply::Time(time)) => self.token_written(part, attempt, time),
+            (Pending::PutBack, Reply::PutBack(how)) => self.put_back_done(how),
+            (Pending::Find(part, token), Reply::Seen(Some(time))) => self.token_seen(part, token, time),
+            (Pending::Find(part, token), Reply::Seen(None)) => {
+                self.find_again(part.clone(), token, Reason::TokenNotFound, format!("the token of {part} is not in its oplog"));
+            }
+            (Pending::Resurvey, Reply::Parts(parts)) => self.resurveyed(parts),
+            (Pending::Wait(next), Reply::Done) => self.go_on(next),
+            (pending, reply) => self.failed(pending, format!("the runner gave an unfitting reply: {reply:?}")),
+        }
+    }
+
+    fn failed(&mut self, pending: Pending, why: String) {
+        match pending {
+            Pending::Save => {
+                let pause = self.limits.backoff(self.save_failures);
+                self.save_failures += 1;
+                self.wait(pause, Next::Save);
+            }
+            Pending::Survey => self.fail(Reason::Unreachable, why),
+            Pending::ReadBalancer | Pending::NoteHold => self.fail(Reason::BalancerUnreadable, why),
+            Pending::Stop => self.fail(Reason::BalancerNotStopped, why),
+            Pending::Look => self.look_again(Reason::Unreachable, why),
+            Pending::Clock => self.fail(Reason::NoClock, why),
+            Pending::Token(part, attempt) if attempt < self.limits.token_attempts && self.record.failure.is_none() => {
+                self.note_trouble(format!("{part}: {why}"));
+                self.wait(self.limits.backoff(attempt - 1), Next::Token(part, attempt + 1));
+            }
+            Pending::Token(part, attempt) => {
+                self.fail(Reason::TokenNotWritten, format!("{part}, after {attempt} attempts: {why}"))
+            }
+            Pending::PutBack => self.put_back_again(why),
+            Pending::Find(part, token) => {
+                self.find_again(part.clone(), token, Reason::Unreachable, format!("{part}: {why}"));
+            }
+            Pending::Resurvey => {
+                if self.past(self.discover_until) {
+                    self.fail(Reason::Unreachable, why);
+                } else {
+                    self.note_trouble(why);
+                    self.wait(self.limits.pause, Next::Resurvey);
+                }
+            }
+            // A pause that failed was long enough.
+            Pending::Wait(next) => self.go_on(next),
+        }
+    }
+
+    fn go_on(&mut self, next: Next) {
+        match next {
+            Next::Save => self.send_save(),
+            Next::PutBack => self.put_back(),
+            // Whatever was to follow in a checkpoint that has failed meanwhile does not.
+            _ if self.record.failure.is_some() || self.deposed => {}
+            Next::Look => self.look(),
+            Next::Token(part, attempt) => self.write_token(part, attempt),
+            Next::Find(part, token) => self.find(part, token),
+            Next::Resurvey => self.resurvey(),
+        }
+    }
+
+    fn past(&self, until: Option<Timestamp>) -> bool {
+        until.is_some_and(|until| self.now >= until)
+    }
+
+    fn note_trouble(&mut self, text: String) {
+        let since = self.record.trouble.as_ref().map_or(self.now, |trouble| trouble.since);
+        let trouble = Some(Trouble { since, text });
+        if self.record.trouble != trouble {
+            self.record.trouble = trouble;
+            self.save();
+        }
+    }
+
+    // Saving
+
+    fn save(&mut self) {
+        if self.deposed {
+            return;
+        }
+        let under_way = self.pending.values().any(|p| matches!(p, Pending::Save | Pending::Wait(Next::Save)));
+        if under_way {
+            self.unsaved = true;
+        } else {
+            self.send_save();
+        }
+    }
+
+    fn send_save(&mut self) {
+        if self.deposed {
+            return;
+        }
+        self.unsaved = false;
+        let record = Box::new(self.record.clone());
+        self.send(self.limits.save, Pending::Save, Action::Save(record));
+    }
+
+    fn saved(&mut self) {
+        self.save_failures = 0;
+        if self.unsaved {
+            self.send_save();
+            return;
+        }
+        match self.record.state {
+            State::Completed => self.end = Some(End::Completed),
+            State::Failed => self.end = Some(End::Failed),
+            State::Holding if self.hold_is_new() => self.held(),
+            _ => {}
+        }
+    }
+
+    /// Nothing has been touched yet: this write of the record is what the hold waits for.
+    fn hold_is_new(&self) -> bool {
+        self.look_until.is_none() && !self.pending.values().any(|p| matches!(p, Pending::NoteHold | Pending::Stop))
+    }
+
+    // Started
+
+    fn surveyed(&mut self, parts: Vec<(PartId, String)>) {
+        if let Some(detail) = unfit(&parts) {
+            return self.fail(Reason::Unreachable, detail);
+        }
+        self.record.parts =
+            parts.into_iter().map(|(id, replica_set)| Part { id, replica_set, token: None }).collect();
+        self.record.parts.sort_by(|a, b| a.id.cmp(&b.id));
+        self.send(self.limits.survey, Pending::ReadBalancer, Action::ReadBalancer);
+    }
+
+    // Holding
+
+    fn hold(&mut self, found: Found) {
+        self.record.found = Some(found);
+        self.record.held_since = Some(self.now);
+        self.record.state = State::Holding;
+        self.save();
+    }
+
+    fn held(&mut self) {
+        // The settings were read before the catalog took its time: too long ago is not trusted.
+        let stale = self.record.held_since.and_then(|since| since.checked_add(self.limits.save).ok());
+        match &self.record.found {
+            _ if self.past(stale) => {
+                self.fail(Reason::Catalog, "the record could not be written in time".into());
+            }
+            Some(found) if found.running => {
+                let found = found.clone();
+                self.send(self.limits.token, Pending::NoteHold, Action::NoteHold(found));
+            }
+            _ => self.stop(),
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some(found) = self.record.found.clone() {
+            self.send(self.limits.balancer_stop, Pending::Stop, Action::StopBalancer(found));
+        }
+    }
+
+    fn look(&mut self) {
+        self.send(self.limits.token, Pending::Look, Action::LookForMovement);
+    }
+
+    fn look_again(&mut self, reason: Reason, why: String) {
+        if self.past(self.look_until) {
+            return self.fail(reason, why);
+        }
+        self.note_trouble(why);
+        let pause = self.limits.backoff(self.look_failures.min(3));
+        self.look_failures += 1;
+        self.wait(pause, Next::Look);
+    }
+
+    fn write_token(&mut self, part: PartId, attempt: u32) {
+        let pending = Pending::Token(part.clone(), attempt);
+        self.send(self.limits.token, pending, Action::WriteToken { part, attempt });
+    }
+
+    fn token_written(&mut self, id: PartId, attempt: u32, time: ClusterTime) {
+        if self.record.failure.is_some() {
+            return;
+        }
+        if self.record.clock.is_none_or(|clock| time <= clock) {
+            let clock = self.record.clock.map(|c| c.to_string()).unwrap_or_default();
+            let detail = format!("{id}: the token is at {time}, the clock was {clock}; is this part of the same cluster?");
+            return self.fail(Reason::TokenTooEarly, detail);
+        }
+        if let Some(part) = self.record.parts.iter_mut().find(|part| part.id == id) {
+            part.token = Some(Token { attempt, time, discovered: false });
+        }
+        let tokens: Option<Vec<_>> = self.record.parts.iter().map(|part| part.token).collect();
+        if let Some(tokens) = tokens {
+            self.record.cut = tokens.iter().map(|token| token.time).min();
+            self.record.trouble = None;
+            self.release();
+        }
+    }
+
+    // Releasing
+
+    fn release(&mut self) {
+        self.record.state = State::Releasing;
+        // Both at once: the balancer does not wait for the catalog. A crash between the two leaves
+        // a record in `Holding`, which fails, with the balancer as it was found.
+        self.put_back();
+        self.save();
+    }
+
+    fn put_back(&mut self) {
+        let Some(found) = self.record.found.clone() else { return };
+        let stop_answered = self.stop_answered;
+        self.send(self.limits.put_back, Pending::PutBack, Action::PutBackBalancer { found, stop_answered });
+    }
+
+    fn put_back_again(&mut self, why: String) {
+        let pause = self.limits.backoff(self.put_back_failures);
+        self.put_back_failures += 1;
+        // A deposed holder leaves it to the new one, after an honest try.
+        if self.deposed && self.put_back_failures >= 3 {
+            self.end = Some(End::Deposed);
+            return;
+        }
+        if !self.deposed {
+            self.note_trouble(format!("the balancer is not yet put back, trying again: {why}"));
+        }
+        self.wait(pause, Next::PutBack);
+    }
+
+    fn put_back_done(&mut self, how: PutBack) {
+        self.record.released = Some(Released { at: self.now, how });
+        self.record.trouble = None;
+        if self.deposed {
+            self.end = Some(End::Deposed);
+            return;
+        }
+        if self.record.failure.is_none() && how == PutBack::StartedByOthers {
+            let detail = "the balancer was started while the checkpoint held it; take another".into();
+            self.record.failure = Some(Failure { reason: Reason::BalancerStartedByOthers, detail });
+        }
+        if self.record.failure.is_some() {
+            self.finish(State::Failed);
+        } else {
+            self.record.state = State::Discovering;
+            self.save();
+            self.discover();
+        }
+    }
+
+    // Discovering
+
+    fn discover(&mut self) {
+        self.discover_until = self.now.checked_add(self.limits.discover).ok();
+        let undiscovered: Vec<_> = self
+            .record
+            .parts
+            .iter()
+            .filter_map(|part| part.token.filter(|token| !token.discovered).map(|token| (part.id.clone(), token)))
+            .collect();
+        undiscovered.into_iter().for_each(|(part, token)| self.find(part, token));
+        self.resurvey();
+    }
+
+    fn find(&mut self, part: PartId, token: Token) {
+        let pending = Pending::Find(part.clone(), token);
+        self.send(self.limits.token, pending, Action::FindToken { part, token });
+    }
+
+    fn find_again(&mut self, part: PartId, token: Token, reason: Reason, why: String) {
+        if self.past(self.discover_until) {
+            return self.fail(reason, why);
+        }
+        self.note_trouble(why);
+        self.wait(self.limits.pause, Next::Find(part, token));
+    }
+
+    fn token_seen(&mut self, id: PartId, token: Token, time: ClusterTime) {
+        if self.record.failure.is_some() {
+            return;
+        }
+        if let Some(part) = self.record.parts.iter_mut().find(|part| part.id == id) {
+            part.token = Some(Token { time, discovered: true, ..token });
+        }
+        // The entry's own time is the truth; the reply's may be another write's that came later.
+        self.record.cut = self.record.parts.iter().filter_map(|part| part.token).map(|token| token.time).min();
+        if self.record.cut <= self.record.clock {
+            self.record.cut = None;
+            let clock = self.record.clock.map(|c| c.to_string()).unwrap_or_default();
+            return self.fail(Reason::TokenTooEarly, format!("{id}: the token is at {time}, the clock was {clock}"));
+        }
+        self.complete_if_all_is_known();
+    }
+
+    fn resurvey(&mut self) {
+        self.send(self.limits.survey, Pending::Resurvey, Action::Survey);
+    }
+
+    fn resurveyed(&mut self, mut parts: Vec<(PartId, String)>) {
+        if self.record.failure.is_some() {
+            return;
+        }
+        parts.sort();
+        let before = self.record.parts.iter().map(|part| (&part.id, &part.replica_set));
+        if !before.eq(parts.iter().map(|(id, set)| (id, set))) {
+            let detail = "the shards of config.shards are not those that got a token; take another checkpoint".into();
+            return self.fail(Reason::PartsChanged, detail);
+        }
+        self.parts_confirmed = true;
+        self.complete_if_all_is_known();
+    }
+
+    fn complete_if_all_is_known(&mut self) {
+        let discovered = self.record.parts.iter().all(|part| part.token.is_some_and(|token| token.discovered));
+        if discovered && self.parts_confirmed {
+            self.record.trouble = None;
+            self.finish(State::Completed);
+        }
+    }
+
+    // Ends
+
+    /// Notes the first failure, and goes on to what is owed.
+    fn fail(&mut self, reason: Reason, detail: String) {
+        if self.record.failure.is_some() || self.deposed {
+            return;
+        }
+        self.record.failure = Some(Failure { reason, detail });
+        self.record.trouble = None;
+        match self.record.state {
+            State::Holding => self.release(),
+            _ => self.finish(State::Failed),
+        }
+    }
+
+    fn finish(&mut self, state: State) {
+        self.record.state = state;
+        self.record.ended = Some(self.now);
+        self.save();
+    }
+
+    fn depose(&mut self) {
+        if self.deposed {
+            return;
+        }
+        self.deposed = true;
+        if !self.record.owes_put_back() {
+            self.end = Some(End::Deposed);
+            return;
+        }
+        // Any reply of the old course is ignored from here on, but what was sent may still happen:
+        // so the balancer is put back once more, which is right however the new holder stands.
+        let putting_back = |p: &Pending| matches!(p, Pending::PutBack | Pending::Wait(Next::PutBack));
+        self.pending.retain(|_, p| putting_back(p));
+        if self.pending.is_empty() {
+            self.put_back();
+        }
+    }
+}
+
+/// Why these cannot be the parts of a sharded cluster.
+fn unfit(parts: &[(PartId, String)]) -> Option<String> {
+    let config = parts.iter().filter(|(id, _)| *id == PartId::ConfigServers).count();
+    if config != 1 {
+        return Some(format!("{config} config server sets were found in place of one"));
+    }
+    if parts.len() < 2 {
+        return Some("the cluster has no shard".into());
+    }
+    None
+}

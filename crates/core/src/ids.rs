@@ -1,0 +1,135 @@
+//! Identifiers: 24 lower-case hex digits, as the API's clients expect, one type for each kind.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Text that is not 24 hex digits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an id: ids are 24 hexadecimal digits")]
+pub struct NotAnId;
+
+/// Twelve bytes: seconds since the Unix epoch (4), then chance (8). Sorts by creation time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Raw([u8; 12]);
+
+impl Raw {
+    fn new(now: Timestamp, chance: u64) -> Self {
+        // Only the low 32 bits fit, as in BSON's own ObjectId; they last until 2106.
+        let seconds = (now.as_second() & 0xffff_ffff) as u32;
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&seconds.to_be_bytes());
+        bytes[4..].copy_from_slice(&chance.to_be_bytes());
+        Raw(bytes)
+    }
+}
+
+impl fmt::Display for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Raw {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        if text.len() != 24 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(NotAnId);
+        }
+        let mut bytes = [0; 12];
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| NotAnId)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| NotAnId)?;
+        }
+        Ok(Raw(bytes))
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Raw);
+
+        impl $name {
+            /// A new id from the time and 64 random bits, both given by the caller.
+            pub fn new(now: Timestamp, chance: u64) -> Self {
+                $name(Raw::new(now, chance))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NotAnId;
+
+            fn from_str(text: &str) -> Result<Self, NotAnId> {
+                text.parse().map($name)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(d)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+id!(
+    /// A project, which the API also calls a group.
+    ProjectId
+);
+id!(
+    /// A sharded cluster that stillpoint looks after.
+    ClusterId
+);
+id!(
+    /// A checkpoint; also what its tokens carry.
+    CheckpointId
+);
+id!(
+    /// An API key (not its public part, which clients log in with).
+    KeyId
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_as_it_was_written_and_sorts_by_time() {
+        let early = CheckpointId::new(Timestamp::from_second(1_700_000_000).unwrap(), u64::MAX);
+        let late = CheckpointId::new(Timestamp::from_second(1_700_000_001).unwrap(), 0);
+        assert_eq!(early.to_string(), "6553f100ffffffffffffffff");
+        assert_eq!(early.to_string().parse(), Ok(early));
+        assert!(early < late && early.to_string() < late.to_string());
+    }
+
+    #[test]
+    fn text_that_is_not_24_hex_digits_is_no_id() {
+        for text in ["", "6553f100", "6b8cd3c380eef5349ef77gf7", "+553f100ffffffffffffffff", "é553f100fffffffffffffff"] {
+            assert_eq!(text.parse::<ClusterId>(), Err(NotAnId), "{text}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The words and the rules of stillpoint, without I/O, without async, without a clock.
+//!
+//! Everything here is a value or a pure function: time and chance are passed in, so that tests can
+//! drive the protocol through every interleaving and crash. No other room's types appear here.
+//!
+//! # Layout
+//! - [`ids`]: identifiers of 24 hex digits, one type for each kind of thing
+//! - [`time`]: cluster times, the `Timestamp` of an oplog entry
+//! - [`checkpoint`]: the record of a checkpoint and the state machine that takes one
+//! - [`schedule`]: when the next checkpoint is due
+//! - [`role`]: what an API key may do
+
+pub mod checkpoint;
+pub mod ids;
+pub mod role;
+pub mod schedule;
+pub mod time;
+
+pub use ids::{CheckpointId, ClusterId, KeyId, ProjectId};
+pub use role::Role;
+pub use time::ClusterTime;

@@ -1,0 +1,69 @@
+//! Cluster times: the BSON timestamp that orders a sharded cluster's oplog entries.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The `ts` of an oplog entry: seconds since the Unix epoch, then an ordinal within the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClusterTime {
+    pub seconds: u32,
+    pub increment: u32,
+}
+
+impl ClusterTime {
+    pub const fn new(seconds: u32, increment: u32) -> Self {
+        ClusterTime { seconds, increment }
+    }
+
+    /// The wall clock's whole second of this time.
+    pub fn date(self) -> Timestamp {
+        // Any u32 of seconds lies far inside what a Timestamp holds (to the year 9999).
+        Timestamp::from_second(i64::from(self.seconds)).unwrap_or(Timestamp::MAX)
+    }
+}
+
+impl fmt::Display for ClusterTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.seconds, self.increment)
+    }
+}
+
+/// Text that is not `SECONDS:INCREMENT`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a cluster time: write SECONDS:INCREMENT, as in 1795552483:21")]
+pub struct NotAClusterTime;
+
+impl FromStr for ClusterTime {
+    type Err = NotAClusterTime;
+
+    fn from_str(text: &str) -> Result<Self, NotAClusterTime> {
+        let (seconds, increment) = text.split_once(':').ok_or(NotAClusterTime)?;
+        match (seconds.parse(), increment.parse()) {
+            (Ok(seconds), Ok(increment)) => Ok(ClusterTime { seconds, increment }),
+            _ => Err(NotAClusterTime),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_order_by_seconds_then_increment() {
+        let mut times = [ClusterTime::new(2, 1), ClusterTime::new(1, 9), ClusterTime::new(1, 10)];
+        times.sort();
+        assert_eq!(times, [ClusterTime::new(1, 9), ClusterTime::new(1, 10), ClusterTime::new(2, 1)]);
+    }
+
+    #[test]
+    fn a_time_reads_back_as_it_was_written() {
+        let time = ClusterTime::new(1_795_552_483, 21);
+        assert_eq!(time.to_string().parse(), Ok(time));
+        assert_eq!("1795552483".parse::<ClusterTime>(), Err(NotAClusterTime));
+        assert_eq!("1:-1".parse::<ClusterTime>(), Err(NotAClusterTime));
+    }
+}
