@@ -1,1 +1,108 @@
-//! 
+//! The catalog: where stillpoint's records are.
+//!
+//! One trait, [`Catalog`], that says nothing of how it is kept; [`sqlite`] is the embedded one. It
+//! decides what may be written together and who may write: names are unique, a cluster has at most
+//! one unfinished checkpoint, and a checkpoint is only written under a [`Lease`] that still holds.
+//! It never talks to a cluster and knows nothing of HTTP.
+//!
+//! Secrets (a cluster's URI, a key's HA1) are sealed before they reach the store and opened on the
+//! way out, see [`seal`].
+//!
+//! # Layout
+//! - [`records`]: what is kept
+//! - [`seal`]: encryption of secrets with the key file
+//! - [`sqlite`]: the embedded catalog
+//! - `conformance`: the suite that every implementation runs
+
+pub mod records;
+pub mod seal;
+pub mod sqlite;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use std::time::Duration;
+use stillpoint_core::checkpoint::Checkpoint;
+use stillpoint_core::{CheckpointId, ClusterId, ProjectId};
+
+pub use records::{ApiKey, Cluster, Lease, LeaseState, Page, Project};
+
+/// What went wrong in the catalog, by what the caller should do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    #[error("a {kind} named {name:?} exists already: choose another name")]
+    Duplicate { kind: &'static str, name: String },
+    #[error("checkpoint {0} of this cluster is not yet finished: wait for it, or see what holds it with `stillpoint status`")]
+    CheckpointUnderWay(CheckpointId),
+    #[error("another holder has the lease of this cluster")]
+    Fenced,
+    #[error("there is no {0} to be found; it may have been removed meanwhile")]
+    Gone(&'static str),
+    #[error("{0} is in use: a checkpoint of it is not yet finished")]
+    InUse(&'static str),
+    #[error("another `stillpoint serve` has this catalog open ({0}): stop it first")]
+    AnotherServer(String),
+    #[error("the catalog {path} was written by a newer stillpoint (format {found}, this one knows {known}): use that version")]
+    Newer { path: String, found: i64, known: i64 },
+    #[error("the catalog {path} cannot be opened: {why}")]
+    Unreadable { path: String, why: String },
+    #[error("a record in the catalog cannot be read ({what}): {why}")]
+    Corrupt { what: String, why: String },
+    #[error(transparent)]
+    Seal(#[from] seal::SealError),
+    #[error("the catalog did not answer: {0}")]
+    Store(String),
+}
+
+pub type Result<T> = std::result::Result<T, CatalogError>;
+
+/// The records of stillpoint. All times are given by the caller.
+#[async_trait]
+pub trait Catalog: Send + Sync + std::fmt::Debug {
+    /// Makes this process a server of the catalog. An embedded catalog has at most one at a time, and
+    /// ends the leases of those that died; the right lasts as long as the process.
+    async fn begin_serving(&self) -> Result<()>;
+
+    async fn create_project(&self, project: &Project) -> Result<()>;
+    async fn project(&self, id: ProjectId) -> Result<Option<Project>>;
+    async fn project_named(&self, name: &str) -> Result<Option<Project>>;
+    /// By name.
+    async fn projects(&self) -> Result<Vec<Project>>;
+
+    async fn create_key(&self, key: &ApiKey) -> Result<()>;
+    async fn key(&self, public: &str) -> Result<Option<ApiKey>>;
+    /// By creation.
+    async fn keys(&self, project: ProjectId) -> Result<Vec<ApiKey>>;
+    /// Whether there was such a key.
+    async fn delete_key(&self, project: ProjectId, public: &str) -> Result<bool>;
+
+    async fn add_cluster(&self, cluster: &Cluster) -> Result<()>;
+    async fn cluster(&self, id: ClusterId) -> Result<Option<Cluster>>;
+    async fn cluster_named(&self, project: ProjectId, name: &str) -> Result<Option<Cluster>>;
+    /// By name; of one project, or all.
+    async fn clusters(&self, project: Option<ProjectId>) -> Result<Vec<Cluster>>;
+    /// Forgets a cluster and its checkpoints; refused while one of them is unfinished.
+    async fn remove_cluster(&self, id: ClusterId) -> Result<()>;
+
+    /// Takes the lease of a cluster for `ttl` if nobody else's is still running. A lease that is
+    /// taken has a higher epoch than every lease of that cluster before it.
+    async fn claim_lease(&self, cluster: ClusterId, holder: &str, now: Timestamp, ttl: Duration) -> Result<Option<Lease>>;
+    /// Lengthens a lease; `Fenced` when it is no longer this holder's.
+    async fn renew_lease(&self, lease: &Lease, now: Timestamp, ttl: Duration) -> Result<()>;
+    /// Gives a lease up, if it is still this holder's.
+    async fn release_lease(&self, lease: &Lease) -> Result<()>;
+    async fn lease(&self, cluster: ClusterId) -> Result<Option<LeaseState>>;
+
+    /// Queues a checkpoint; `CheckpointUnderWay` while another of the cluster is unfinished.
+    async fn queue_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()>;
+    /// Writes a checkpoint; `Fenced` when the lease is no longer this holder's.
+    async fn save_checkpoint(&self, lease: &Lease, checkpoint: &Checkpoint) -> Result<()>;
+    async fn checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<Option<Checkpoint>>;
+    /// Newest first.
+    async fn checkpoints(&self, cluster: ClusterId, page: Page) -> Result<Vec<Checkpoint>>;
+    async fn count_checkpoints(&self, cluster: ClusterId) -> Result<u64>;
+    async fn unfinished_checkpoint(&self, cluster: ClusterId) -> Result<Option<Checkpoint>>;
+    /// Forgets a checkpoint; refused while it is unfinished.
+    async fn delete_checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<()>;
+    /// Forgets a queued checkpoint that no server has begun; whether it was still queued.
+    async fn withdraw_checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<bool>;
+}

@@ -11,7 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[error("not an id: ids are 24 hexadecimal digits")]
 pub struct NotAnId;
 
-/// Twelve bytes: seconds since the Unix epoch (4), then chance (8). Sorts by creation time.
+/// Twelve bytes: seconds since the Unix epoch (4), 65,536ths of a second (2), then chance (6).
+/// Sorts by creation time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Raw([u8; 12]);
 
@@ -19,9 +20,11 @@ impl Raw {
     fn new(now: Timestamp, chance: u64) -> Self {
         // Only the low 32 bits fit, as in BSON's own ObjectId; they last until 2106.
         let seconds = (now.as_second() & 0xffff_ffff) as u32;
+        let fraction = (i64::from(now.subsec_nanosecond()).max(0) << 16) / 1_000_000_000;
         let mut bytes = [0; 12];
         bytes[..4].copy_from_slice(&seconds.to_be_bytes());
         bytes[4..].copy_from_slice(&chance.to_be_bytes());
+        bytes[4..6].copy_from_slice(&(fraction as u16).to_be_bytes());
         Raw(bytes)
     }
 }
@@ -55,7 +58,7 @@ macro_rules! id {
         pub struct $name(Raw);
 
         impl $name {
-            /// A new id from the time and 64 random bits, both given by the caller.
+            /// A new id from the time and random bits (48 of them are used), both given by the caller.
             pub fn new(now: Timestamp, chance: u64) -> Self {
                 $name(Raw::new(now, chance))
             }
@@ -119,9 +122,9 @@ mod tests {
 
     #[test]
     fn an_id_reads_back_as_it_was_written_and_sorts_by_time() {
-        let early = CheckpointId::new(Timestamp::from_second(1_700_000_000).unwrap(), u64::MAX);
-        let late = CheckpointId::new(Timestamp::from_second(1_700_000_001).unwrap(), 0);
-        assert_eq!(early.to_string(), "6553f100ffffffffffffffff");
+        let early = CheckpointId::new(Timestamp::from_millisecond(1_700_000_000_250).unwrap(), u64::MAX);
+        let late = CheckpointId::new(Timestamp::from_millisecond(1_700_000_000_251).unwrap(), 0);
+        assert_eq!(early.to_string(), "6553f1004000ffffffffffff");
         assert_eq!(early.to_string().parse(), Ok(early));
         assert!(early < late && early.to_string() < late.to_string());
     }

@@ -53,9 +53,13 @@ pub enum Action {
     /// Make the settings what they would be without this checkpoint. Where the stop may have been sent
     /// and was not answered it may still arrive: then it is done only when the connection for the stop
     /// is gone from the config servers, and has failed, to be tried again, until then. → `PutBack`
-    PutBackBalancer { found: Found, stop_answered: bool },
-    /// Look for a token in the majority-committed oplog. → `Seen`
-    FindToken { part: PartId, token: Token },
+    ///
+    /// A start by somebody else counts only up to `held_until`, the last token's time, and not at all
+    /// when there is none because the checkpoint failed.
+    PutBackBalancer { found: Found, stop_answered: bool, held_until: Option<ClusterTime> },
+    /// Look for a token, between the clock and its time as far as known, in the majority-committed
+    /// oplog. → `Seen`
+    FindToken { part: PartId, token: Token, clock: ClusterTime },
     /// Nothing, for a time. → `Done`
     Wait(Duration),
 }
@@ -496,7 +500,12 @@ impl Machine {
     fn put_back(&mut self) {
         let Some(found) = self.record.found.clone() else { return };
         let stop_answered = self.stop_answered;
-        self.send(self.limits.put_back, Pending::PutBack, Action::PutBackBalancer { found, stop_answered });
+        let held_until = match self.record.failure {
+            None => self.record.parts.iter().filter_map(|part| part.token).map(|token| token.time).max(),
+            Some(_) => None,
+        };
+        let action = Action::PutBackBalancer { found, stop_answered, held_until };
+        self.send(self.limits.put_back, Pending::PutBack, action);
     }
 
     fn put_back_again(&mut self, why: String) {
@@ -548,8 +557,9 @@ impl Machine {
     }
 
     fn find(&mut self, part: PartId, token: Token) {
+        let Some(clock) = self.record.clock else { return };
         let pending = Pending::Find(part.clone(), token);
-        self.send(self.limits.token, pending, Action::FindToken { part, token });
+        self.send(self.limits.token, pending, Action::FindToken { part, token, clock });
     }
 
     fn find_again(&mut self, part: PartId, token: Token, reason: Reason, why: String) {

@@ -217,18 +217,20 @@ impl Sim {
                 world.tokens.entry(part.clone()).or_default().push((*attempt, at));
                 Reply::Time(ClusterTime::new(1, at))
             }
-            Action::PutBackBalancer { found, stop_answered } => {
+            Action::PutBackBalancer { found, stop_answered, held_until } => {
                 // A holder keeps the connection for its stop until that is answered.
                 let other_holder = |(n, other): (usize, &Holder)| n != holder && other.address == found.from;
                 let still_open = !stop_answered
                     && (self.stray_stops.contains(&found.from) || self.holders.iter().enumerate().any(other_holder));
                 let (intended, others) = world.intended(found);
-                let (touched, started) = (!others.is_empty(), others.iter().any(|change| change.on));
+                let touched = !others.is_empty();
+                let held = |change: &&&Change| held_until.is_some_and(|until| change.at <= until.increment);
+                let started = others.iter().filter(held).any(|change| change.on);
                 if world.on != intended {
                     world.change("stillpoint's put-back", intended);
                 }
                 let how = match (touched, started) {
-                    (_, true) if self.holders[holder].machine.record().failure.is_none() => PutBack::StartedByOthers,
+                    (_, true) => PutBack::StartedByOthers,
                     (true, _) => PutBack::AsChangedByOthers,
                     (false, _) => PutBack::AsFound,
                 };
@@ -237,7 +239,7 @@ impl Sim {
                 }
                 Reply::PutBack(how)
             }
-            Action::FindToken { part, token } => {
+            Action::FindToken { part, token, .. } => {
                 let found = world.tokens.get(part).into_iter().flatten().find(|(attempt, _)| *attempt == token.attempt);
                 Reply::Seen(found.map(|(_, at)| ClusterTime::new(1, *at)))
             }

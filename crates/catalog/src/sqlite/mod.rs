@@ -1,0 +1,384 @@
+//! The embedded catalog: one SQLite file, in WAL mode, that the server and the command line open at
+//! the same time.
+//!
+//! Reads are done where they are asked for: they take microseconds and WAL readers wait for nobody.
+//! Writes wait for the disk, so they go to the blocking pool, one at a time from this process;
+//! another process's write is waited for up to [`BUSY`].
+
+mod migrations;
+mod rows;
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use stillpoint_core::checkpoint::Checkpoint;
+use stillpoint_core::{CheckpointId, ClusterId, ProjectId};
+
+use crate::seal::Sealer;
+use crate::{ApiKey, Catalog, CatalogError, Cluster, Lease, LeaseState, Page, Project, Result};
+
+/// How long a write waits for another process's.
+pub const BUSY: Duration = Duration::from_secs(5);
+/// Connections for reading that are kept open.
+const IDLE_READERS: usize = 8;
+
+/// The embedded catalog.
+#[derive(Clone)]
+pub struct SqliteCatalog(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    sealer: Sealer,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+    serving: OnceLock<File>,
+}
+
+impl std::fmt::Debug for SqliteCatalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SqliteCatalog({})", self.0.path.display())
+    }
+}
+
+impl SqliteCatalog {
+    /// Opens a catalog, makes it if there is none, and brings an older one up to date. Nothing is
+    /// written to a file that is no catalog or that a newer version wrote.
+    pub fn open(path: &Path, sealer: Sealer) -> Result<SqliteCatalog> {
+        let unreadable = |why: String| CatalogError::Unreadable { path: path.display().to_string(), why };
+        // Made here, so that no other user of the machine can read it even for a moment.
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(unreadable(e.to_string())),
+            _ => {}
+        }
+        let mut writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|e| unreadable(e.to_string()))?;
+        let found = migrations::format(&writer).map_err(|e| unreadable(e.to_string()))?;
+        if found > migrations::FORMAT {
+            return Err(CatalogError::Newer { path: path.display().to_string(), found, known: migrations::FORMAT });
+        }
+        if found == 0 && has_tables(&writer).map_err(|e| unreadable(e.to_string()))? {
+            return Err(unreadable("it is an SQLite file of something else".into()));
+        }
+        writer
+            .pragma_update(None, "journal_mode", "wal")
+            // A record must be on the disk before what it announces is done to a cluster.
+            .and_then(|()| writer.pragma_update(None, "synchronous", "full"))
+            .and_then(|()| migrations::migrate(&mut writer))
+            .map_err(|e| unreadable(e.to_string()))?;
+        Ok(SqliteCatalog(Arc::new(Inner {
+            path: path.to_owned(),
+            sealer,
+            writer: Mutex::new(writer),
+            readers: Mutex::new(Vec::new()),
+            serving: OnceLock::new(),
+        })))
+    }
+
+    fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let idle = lock(&self.0.readers).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => connect(&self.0.path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(store)?,
+        };
+        let answer = query(&connection);
+        let mut readers = lock(&self.0.readers);
+        if readers.len() < IDLE_READERS {
+            readers.push(connection);
+        }
+        answer
+    }
+
+    /// Runs one write transaction; it is rolled back unless `write` succeeds.
+    async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Transaction, &Sealer) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = self.0.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let mut writer = lock(&inner.writer);
+            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(store)?;
+            let answer = write(&transaction, &inner.sealer)?;
+            transaction.commit().map_err(store)?;
+            Ok(answer)
+        });
+        done.await.map_err(|e| CatalogError::Store(e.to_string()))?
+    }
+}
+
+fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
+}
+
+/// A panic in another thread leaves the connection itself sound: its transaction was rolled back.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn store(error: rusqlite::Error) -> CatalogError {
+    CatalogError::Store(error.to_string())
+}
+
+/// Turns a broken uniqueness into the caller's own error.
+fn unless_taken(error: rusqlite::Error, taken: impl FnOnce() -> CatalogError) -> CatalogError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation) => taken(),
+        _ => store(error),
+    }
+}
+
+/// Whether `lease` is the newest of its cluster.
+fn holds(transaction: &Transaction, lease: &Lease) -> Result<bool> {
+    let newest = rows::lease(transaction, lease.cluster)?;
+    Ok(newest.is_some_and(|newest| newest.lease == *lease))
+}
+
+#[async_trait]
+impl Catalog for SqliteCatalog {
+    async fn begin_serving(&self) -> Result<()> {
+        let mut path = self.0.path.as_os_str().to_owned();
+        path.push(".serve");
+        let failed = |e: std::io::Error| CatalogError::Store(e.to_string());
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        // The kernel gives the lock up when the process ends, however it ends.
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(CatalogError::AnotherServer(self.0.path.display().to_string()));
+            }
+            Err(std::fs::TryLockError::Error(e)) => return Err(failed(e)),
+        }
+        let _ = self.0.serving.set(file);
+        self.write(|transaction, _| {
+            transaction.execute("UPDATE leases SET until_ms = 0", []).map_err(store)?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn create_project(&self, project: &Project) -> Result<()> {
+        let project = project.clone();
+        self.write(move |transaction, _| {
+            transaction
+                .execute(
+                    "INSERT INTO projects (id, name, created) VALUES (?1, ?2, ?3)",
+                    params![project.id.to_string(), project.name, project.created.to_string()],
+                )
+                .map_err(|e| unless_taken(e, || CatalogError::Duplicate { kind: "project", name: project.name.clone() }))?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn project(&self, id: ProjectId) -> Result<Option<Project>> {
+        self.read(|connection| rows::project(connection, "id", &id.to_string()))
+    }
+
+    async fn project_named(&self, name: &str) -> Result<Option<Project>> {
+        self.read(|connection| rows::project(connection, "name", name))
+    }
+
+    async fn projects(&self) -> Result<Vec<Project>> {
+        self.read(rows::projects)
+    }
+
+    async fn create_key(&self, key: &ApiKey) -> Result<()> {
+        let key = key.clone();
+        self.write(move |transaction, sealer| {
+            rows::insert_key(transaction, sealer, &key)?
+                .map_err(|e| unless_taken(e, || CatalogError::Duplicate { kind: "key", name: key.public.clone() }))
+        })
+        .await
+    }
+
+    async fn key(&self, public: &str) -> Result<Option<ApiKey>> {
+        self.read(|connection| rows::key(connection, &self.0.sealer, public))
+    }
+
+    async fn keys(&self, project: ProjectId) -> Result<Vec<ApiKey>> {
+        self.read(|connection| rows::keys(connection, &self.0.sealer, project))
+    }
+
+    async fn delete_key(&self, project: ProjectId, public: &str) -> Result<bool> {
+        let public = public.to_owned();
+        self.write(move |transaction, _| {
+            let gone = transaction
+                .execute("DELETE FROM keys WHERE public = ?1 AND project = ?2", params![public, project.to_string()])
+                .map_err(store)?;
+            Ok(gone > 0)
+        })
+        .await
+    }
+
+    async fn add_cluster(&self, cluster: &Cluster) -> Result<()> {
+        let cluster = cluster.clone();
+        self.write(move |transaction, sealer| {
+            rows::insert_cluster(transaction, sealer, &cluster)?
+                .map_err(|e| unless_taken(e, || CatalogError::Duplicate { kind: "cluster", name: cluster.name.clone() }))
+        })
+        .await
+    }
+
+    async fn cluster(&self, id: ClusterId) -> Result<Option<Cluster>> {
+        self.read(|connection| rows::cluster(connection, &self.0.sealer, id))
+    }
+
+    async fn cluster_named(&self, project: ProjectId, name: &str) -> Result<Option<Cluster>> {
+        self.read(|connection| rows::cluster_named(connection, &self.0.sealer, project, name))
+    }
+
+    async fn clusters(&self, project: Option<ProjectId>) -> Result<Vec<Cluster>> {
+        self.read(|connection| rows::clusters(connection, &self.0.sealer, project))
+    }
+
+    async fn remove_cluster(&self, id: ClusterId) -> Result<()> {
+        self.write(move |transaction, _| {
+            if rows::unfinished_checkpoint(transaction, id)?.is_some() {
+                return Err(CatalogError::InUse("the cluster"));
+            }
+            match transaction.execute("DELETE FROM clusters WHERE id = ?1", params![id.to_string()]).map_err(store)? {
+                0 => Err(CatalogError::Gone("cluster")),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
+    async fn claim_lease(&self, cluster: ClusterId, holder: &str, now: Timestamp, ttl: Duration) -> Result<Option<Lease>> {
+        let holder = holder.to_owned();
+        self.write(move |transaction, _| {
+            let before = rows::lease(transaction, cluster)?;
+            if before.as_ref().is_some_and(|state| state.lease.holder != holder && state.until > now) {
+                return Ok(None);
+            }
+            let epoch = before.map_or(1, |state| state.lease.epoch + 1);
+            transaction
+                .execute(
+                    "INSERT INTO leases (cluster, holder, epoch, until_ms) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (cluster) DO UPDATE SET holder = ?2, epoch = ?3, until_ms = ?4",
+                    params![cluster.to_string(), holder, epoch as i64, until(now, ttl)],
+                )
+                .map_err(|e| unless_taken(e, || CatalogError::Gone("cluster")))?;
+            Ok(Some(Lease { cluster, holder, epoch }))
+        })
+        .await
+    }
+
+    async fn renew_lease(&self, lease: &Lease, now: Timestamp, ttl: Duration) -> Result<()> {
+        let lease = lease.clone();
+        self.write(move |transaction, _| {
+            if !holds(transaction, &lease)? {
+                return Err(CatalogError::Fenced);
+            }
+            transaction
+                .execute(
+                    "UPDATE leases SET until_ms = ?2 WHERE cluster = ?1",
+                    params![lease.cluster.to_string(), until(now, ttl)],
+                )
+                .map_err(store)?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn release_lease(&self, lease: &Lease) -> Result<()> {
+        let lease = lease.clone();
+        self.write(move |transaction, _| {
+            if holds(transaction, &lease)? {
+                // The row stays: the next lease must have a higher epoch.
+                transaction
+                    .execute("UPDATE leases SET until_ms = 0 WHERE cluster = ?1", params![lease.cluster.to_string()])
+                    .map_err(store)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn lease(&self, cluster: ClusterId) -> Result<Option<LeaseState>> {
+        self.read(|connection| rows::lease(connection, cluster))
+    }
+
+    async fn queue_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let checkpoint = checkpoint.clone();
+        self.write(move |transaction, _| {
+            if let Some(unfinished) = rows::unfinished_checkpoint(transaction, checkpoint.cluster)? {
+                return Err(CatalogError::CheckpointUnderWay(unfinished.id));
+            }
+            rows::insert_checkpoint(transaction, &checkpoint)?
+                .map_err(|e| unless_taken(e, || CatalogError::Gone("cluster")))
+        })
+        .await
+    }
+
+    async fn save_checkpoint(&self, lease: &Lease, checkpoint: &Checkpoint) -> Result<()> {
+        debug_assert_eq!(checkpoint.broken_rule(), None);
+        let (lease, checkpoint) = (lease.clone(), checkpoint.clone());
+        self.write(move |transaction, _| {
+            if lease.cluster != checkpoint.cluster || !holds(transaction, &lease)? {
+                return Err(CatalogError::Fenced);
+            }
+            rows::update_checkpoint(transaction, &checkpoint)
+        })
+        .await
+    }
+
+    async fn checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<Option<Checkpoint>> {
+        self.read(|connection| rows::checkpoint(connection, cluster, id))
+    }
+
+    async fn checkpoints(&self, cluster: ClusterId, page: Page) -> Result<Vec<Checkpoint>> {
+        self.read(|connection| rows::checkpoints(connection, cluster, page))
+    }
+
+    async fn count_checkpoints(&self, cluster: ClusterId) -> Result<u64> {
+        self.read(|connection| rows::count_checkpoints(connection, cluster))
+    }
+
+    async fn unfinished_checkpoint(&self, cluster: ClusterId) -> Result<Option<Checkpoint>> {
+        self.read(|connection| rows::unfinished_checkpoint(connection, cluster))
+    }
+
+    async fn delete_checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<()> {
+        self.write(move |transaction, _| {
+            let Some(checkpoint) = rows::checkpoint(transaction, cluster, id)? else {
+                return Err(CatalogError::Gone("checkpoint"));
+            };
+            if !checkpoint.state.ended() {
+                return Err(CatalogError::InUse("the checkpoint"));
+            }
+            rows::delete_checkpoint(transaction, cluster, id)
+        })
+        .await
+    }
+
+    async fn withdraw_checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<bool> {
+        self.write(move |transaction, _| {
+            let queued = rows::checkpoint(transaction, cluster, id)?
+                .is_some_and(|checkpoint| checkpoint.state == stillpoint_core::checkpoint::State::Queued);
+            if queued {
+                rows::delete_checkpoint(transaction, cluster, id)?;
+            }
+            Ok(queued)
+        })
+        .await
+    }
+}
+
+/// The end of a lease in milliseconds since the Unix epoch.
+fn until(now: Timestamp, ttl: Duration) -> i64 {
+    now.as_millisecond().saturating_add(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))
+}
