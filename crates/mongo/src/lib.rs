@@ -1,1 +1,26 @@
-//! 
+//! Talking to a sharded cluster, replica set by replica set, without a mongos.
+//!
+//! This room knows MongoDB's commands and collections; it decides nothing about a checkpoint. It
+//! writes two things only: no-op notes into oplogs, and the balancer's switch in `config.settings`.
+//!
+//! # Layout
+//! - [`link`]: connections to the config servers and the shards, and how commands are sent
+//! - [`topology`]: which shards there are
+//! - [`balancer`]: reading, stopping and putting back the balancer
+//! - [`movement`]: migrations, resharding and DDL operations under way
+//! - [`token`]: the cluster's clock, tokens, and finding them again
+//! - [`privileges`]: what the user must be allowed, and the commands that allow it
+//! - [`doctor`]: looks at a cluster and says what is wrong
+//! - [`error`]: what can go wrong, for the operator
+
+pub mod balancer;
+pub mod doctor;
+pub mod error;
+pub mod link;
+pub mod movement;
+pub mod privileges;
+pub mod token;
+pub mod topology;
+
+pub use error::MongoError;
+pub use link::{ClusterLink, PartLink};

@@ -529,9 +529,18 @@ impl Machine {
             self.end = Some(End::Deposed);
             return;
         }
-        if self.record.failure.is_none() && how == PutBack::StartedByOthers {
-            let detail = "the balancer was started while the checkpoint held it; take another".into();
-            self.record.failure = Some(Failure { reason: Reason::BalancerStartedByOthers, detail });
+        let lost = "the config servers' oplog no longer reaches back to when the balancer was read; compare what was \
+                    found (in this record) with config.settings, and start the balancer if it should run";
+        let failure = match how {
+            PutBack::StartedByOthers => Some((
+                Reason::BalancerStartedByOthers,
+                "the balancer was started while the checkpoint held it; take another",
+            )),
+            PutBack::HistoryLost => Some((Reason::BalancerHistoryLost, lost)),
+            PutBack::AsFound | PutBack::AsChangedByOthers => None,
+        };
+        if let Some((reason, detail)) = failure {
+            self.record.failure = Some(Failure { reason, detail: detail.into() });
         }
         if self.record.failure.is_some() {
             self.finish(State::Failed);

@@ -134,6 +134,9 @@ pub enum PutBack {
     AsChangedByOthers,
     /// Somebody else started the balancer meanwhile: the cluster was not held still.
     StartedByOthers,
+    /// They are as they were when this was seen: the config servers' oplog no longer tells who
+    /// changed what since the balancer was stopped, so the operator must compare and decide.
+    HistoryLost,
 }
 
 /// Why a checkpoint failed.
@@ -155,6 +158,8 @@ pub enum Reason {
     BalancerNotStopped,
     /// Somebody else started the balancer while the checkpoint held it.
     BalancerStartedByOthers,
+    /// The config servers' oplog no longer tells how the balancer is to be put back.
+    BalancerHistoryLost,
     /// A migration, resharding or DDL operation did not end in time.
     DataMoving,
     /// No highest cluster time could be had.
@@ -181,6 +186,7 @@ impl Reason {
             Reason::BalancerUnreadable => "The balancer's settings could not be read or noted.",
             Reason::BalancerNotStopped => "The balancer did not stop in time.",
             Reason::BalancerStartedByOthers => "The balancer was started by someone else while it was to be off.",
+            Reason::BalancerHistoryLost => "It can no longer be told how the balancer is to be put back; compare its settings by hand.",
             Reason::DataMoving => "A migration, resharding or DDL operation did not end in time.",
             Reason::NoClock => "The cluster's time could not be read.",
             Reason::TokenNotWritten => "A token could not be written with majority write concern.",

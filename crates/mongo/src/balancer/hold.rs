@@ -1,0 +1,180 @@
+//! Holding the balancer: the note that outlives everything, and the stop.
+//!
+//! The note is a no-op entry in the config servers' oplog whose `o` is `{stillpoint: "hold",
+//! checkpoint, from, seen, until, settings: {balancer, autosplit}}`. If the catalog is lost while the
+//! balancer is off, the next stillpoint that reads the balancer finds the note and puts it back.
+
+use std::time::Duration;
+
+use bson::{Document, doc};
+use jiff::Timestamp;
+use stillpoint_core::checkpoint::Found;
+use stillpoint_core::{CheckpointId, ClusterTime};
+
+use super::put_back::{Intact, is_intact, restore};
+use super::settings::{self, Settings};
+use crate::error::{MongoError, Result};
+use crate::link::{ClusterLink, PartLink, cluster_time, timestamp};
+use crate::privileges::{CONTROL_BALANCER, NOTHING, READ_CONFIG, READ_OPLOG, WRITE_NOTE};
+use crate::token::note;
+
+/// What the newest note says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hold {
+    pub checkpoint: String,
+    pub from: String,
+    pub seen: ClusterTime,
+    pub until: Timestamp,
+    pub settings: Settings,
+}
+
+/// The one connection that the balancer's stop will come from.
+#[derive(Debug)]
+pub struct StopConnection {
+    config: PartLink,
+    from: String,
+}
+
+impl StopConnection {
+    /// Opens it, to the config servers' primary, and learns by which address that knows it.
+    pub async fn open(link: &ClusterLink) -> Result<StopConnection> {
+        let config = link.single_connection()?;
+        let from = whats_my_address(&config).await?;
+        Ok(StopConnection { config, from })
+    }
+
+    /// Reads the balancer's settings. A hold that a lost stillpoint never ended is ended first.
+    pub async fn read_balancer(&self, now: Timestamp) -> Result<Found> {
+        let (mut settings, mut seen) = settings::read(&self.config).await?;
+        if !settings.running()? && end_lost_hold(&self.config, now).await? {
+            (settings, seen) = settings::read(&self.config).await?;
+        }
+        Ok(Found { running: settings.running()?, settings: settings.to_text(), seen, from: self.from.clone() })
+    }
+
+    /// Writes the note, majority-committed.
+    pub async fn note_hold(&self, checkpoint: CheckpointId, found: &Found, until: Timestamp) -> Result<()> {
+        let data = doc! {
+            "stillpoint": "hold",
+            "checkpoint": checkpoint.to_string(),
+            "from": &found.from,
+            "seen": timestamp(found.seen),
+            "until": until.to_string(),
+            "settings": Settings::from_text(&found.settings)?.to_document(),
+        };
+        self.config.run("admin", &WRITE_NOTE, note(data)).await.map(drop)
+    }
+
+    /// Stops the balancer if it was running, and waits for its round to end. Consumed: the connection
+    /// is closed afterwards, so that it is known that nothing more can come from it.
+    pub async fn stop(self, found: &Found, limit: Duration) -> Result<()> {
+        if found.running {
+            if whats_my_address(&self.config).await? != found.from {
+                return Err(MongoError::StopConnectionLost);
+            }
+            // Stop refuses a write concern. It gives up before our own limit does.
+            let limit = limit.saturating_sub(Duration::from_secs(2)).max(Duration::from_secs(1));
+            let limit = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
+            let stop = doc! {"_configsvrBalancerStop": 1, "maxTimeMS": limit};
+            self.config.run("admin", &CONTROL_BALANCER, stop).await?;
+        } else {
+            while super::in_round(&self.config).await? {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn whats_my_address(config: &PartLink) -> Result<String> {
+    let reply = config.run("admin", &NOTHING, doc! {"whatsmyuri": 1}).await?;
+    reply.get_str("you").map(str::to_owned).map_err(|_| MongoError::Reply {
+        part: config.id.to_string(),
+        what: "ask for our own address",
+        why: "it has no `you`".into(),
+    })
+}
+
+/// Whether the server still has a connection from this address.
+pub(super) async fn is_connected(config: &PartLink, from: &str) -> Result<bool> {
+    let command = doc! {
+        "aggregate": 1,
+        "pipeline": [
+            {"$currentOp": {"allUsers": true, "idleConnections": true}},
+            {"$match": {"client": from}},
+            {"$limit": 1},
+            {"$project": {"client": 1}},
+        ],
+        "cursor": {},
+        "maxTimeMS": 10_000,
+    };
+    let found = config.first_batch("admin", &crate::privileges::SEE_OPERATIONS, command).await?;
+    Ok(!found.is_empty())
+}
+
+/// If the balancer is off only because a stillpoint that is gone stopped it, puts it back; whether
+/// it did.
+async fn end_lost_hold(config: &PartLink, now: Timestamp) -> Result<bool> {
+    let Some(hold) = newest_hold(config).await? else {
+        return Ok(false);
+    };
+    match is_intact(config, &hold).await? {
+        Intact::No => Ok(false),
+        Intact::Yes if hold.until > now => {
+            Err(MongoError::HeldByAnother { checkpoint: hold.checkpoint, until: hold.until.to_string() })
+        }
+        Intact::Yes => {
+            tracing::warn!(checkpoint = hold.checkpoint, "the balancer was left off by a checkpoint that never ended; putting it back");
+            restore(config, &hold.settings, hold.seen, &[hold.from]).await?;
+            Ok(true)
+        }
+    }
+}
+
+async fn newest_hold(config: &PartLink) -> Result<Option<Hold>> {
+    let mut filter = doc! {"op": "n", "o.stillpoint": "hold"};
+    // A stop that ended is in the action log: the hold's note is older than that by at most the time
+    // that a stop may take. Without one the whole oplog is looked through.
+    if let Some(stopped) = last_stop(config).await? {
+        let from = (stopped / 1000 - 3600).clamp(0, i64::from(u32::MAX));
+        filter.insert("ts", doc! {"$gte": bson::Timestamp { time: from as u32, increment: 0 }});
+    }
+    let command = doc! {
+        "find": "oplog.rs",
+        "filter": filter,
+        "sort": {"$natural": -1},
+        "limit": 1,
+        "singleBatch": true,
+        "readConcern": {"level": "majority"},
+        "maxTimeMS": 20_000,
+    };
+    let found = config.first_batch("local", &READ_OPLOG, command).await?;
+    found.first().map(parse_hold).transpose()
+}
+
+/// When the balancer was last stopped by a command, in milliseconds since the Unix epoch.
+async fn last_stop(config: &PartLink) -> Result<Option<i64>> {
+    let command = doc! {
+        "find": "actionlog",
+        "filter": {"what": "balancer.stop"},
+        "sort": {"$natural": -1},
+        "limit": 1,
+        "singleBatch": true,
+        "readConcern": {"level": "majority"},
+        "maxTimeMS": 10_000,
+    };
+    let found = config.first_batch("config", &READ_CONFIG, command).await?;
+    Ok(found.first().and_then(|action| action.get_datetime("time").ok()).map(|time| time.timestamp_millis()))
+}
+
+fn parse_hold(entry: &Document) -> Result<Hold> {
+    let wrong = |what: &str| MongoError::Settings(format!("a hold's note in the config servers' oplog has no {what}: {entry}"));
+    let note = entry.get_document("o").map_err(|_| wrong("o"))?;
+    Ok(Hold {
+        checkpoint: note.get_str("checkpoint").map_err(|_| wrong("checkpoint"))?.to_owned(),
+        from: note.get_str("from").map_err(|_| wrong("from"))?.to_owned(),
+        seen: note.get("seen").and_then(cluster_time).ok_or_else(|| wrong("seen"))?,
+        until: note.get_str("until").ok().and_then(|until| until.parse().ok()).ok_or_else(|| wrong("until"))?,
+        settings: Settings::from_document(note.get_document("settings").map_err(|_| wrong("settings"))?)?,
+    })
+}

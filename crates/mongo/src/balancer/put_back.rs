@@ -1,0 +1,196 @@
+//! Making the settings what they would be without stillpoint.
+
+use bson::{Bson, Document, doc};
+use stillpoint_core::ClusterTime;
+use stillpoint_core::checkpoint::{Found, PutBack};
+
+use super::history::{self, Verdict, judge};
+use super::hold::{Hold, is_connected};
+use super::settings::{self, Fields, Settings, Switch};
+use crate::error::{MongoError, Result};
+use crate::link::PartLink;
+use crate::privileges::{PUT_BACK_BALANCER, REMOVE_SETTINGS};
+
+/// Writes and looks again until nothing is left to do; somebody would have to change the settings
+/// between each look and write to exhaust it.
+const MOST_ROUNDS: usize = 10;
+
+/// Puts the balancer back. See [`stillpoint_core::checkpoint::Action::PutBackBalancer`].
+pub async fn put_back(
+    config: &PartLink,
+    found: &Found,
+    stop_answered: bool,
+    held_until: Option<ClusterTime>,
+) -> Result<PutBack> {
+    let settings = Settings::from_text(&found.settings)?;
+    let verdict = match restore(config, &settings, found.seen, std::slice::from_ref(&found.from)).await {
+        // No further try can change that.
+        Err(MongoError::HistoryLost { .. }) => return Ok(PutBack::HistoryLost),
+        verdict => verdict?,
+    };
+    if found.running && !stop_answered && is_connected(config, &found.from).await? {
+        return Err(MongoError::StopConnectionOpen { from: found.from.clone() });
+    }
+    // Gone or not, a stop may have come between the writing and the looking.
+    let verdict = match found.running && !stop_answered {
+        true => restore(config, &settings, found.seen, std::slice::from_ref(&found.from)).await?,
+        false => verdict,
+    };
+    let as_found = verdict.intended.iter().all(|(switch, fields)| *fields == settings.fields(*switch));
+    let started = held_until.is_some_and(|until| verdict.started.iter().any(|at| *at <= until));
+    Ok(match (started, as_found) {
+        (true, _) => PutBack::StartedByOthers,
+        (false, true) => PutBack::AsFound,
+        (false, false) => PutBack::AsChangedByOthers,
+    })
+}
+
+/// Brings the settings to what the history since `seen` says they should be, and gives that verdict.
+pub(super) async fn restore(
+    config: &PartLink,
+    found: &Settings,
+    seen: ClusterTime,
+    ours: &[String],
+) -> Result<Verdict> {
+    // Our own writes here are changes like any other in the history, which is right for whoever
+    // looks later; only a stop by somebody else between our look and our write must not be undone,
+    // so that is looked for once more after the write.
+    let mut verdict = judge(found, &history::read(config, seen).await?, ours)?;
+    for _ in 0..MOST_ROUNDS {
+        let (now, _) = settings::read(config).await?;
+        let writes: Vec<_> = verdict
+            .intended
+            .iter()
+            .filter_map(|(switch, intended)| plan(*switch, found.get(*switch), intended, now.get(*switch)))
+            .collect();
+        if writes.is_empty() {
+            return Ok(verdict);
+        }
+        for write in &writes {
+            write.perform(config).await?;
+        }
+        let changes = history::read(config, seen).await?;
+        let others: Vec<_> = changes.iter().filter(|change| !writes.iter().any(|write| write.made(change))).cloned().collect();
+        verdict = judge(found, &others, ours)?;
+    }
+    Err(MongoError::Settings("somebody keeps changing the balancer's settings".into()))
+}
+
+/// A write that happens only if the document is still what the plan was made from.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Write {
+    Delete { switch: Switch, was: Document },
+    Update { switch: Switch, was: Document, to: Fields },
+    Insert { switch: Switch, to: Fields },
+}
+
+/// What brings the switch's fields to `intended`; every other field is left as it is now.
+pub(super) fn plan(
+    switch: Switch,
+    found: Option<&Document>,
+    intended: &Fields,
+    now: Option<&Document>,
+) -> Option<Write> {
+    if Fields::of(switch, now) == *intended {
+        return None;
+    }
+    let Some(was) = now else {
+        return Some(Write::Insert { switch, to: intended.clone() });
+    };
+    let nothing_else = was.keys().all(|key| key == "_id" || switch.fields().contains(&key.as_str()));
+    if found.is_none() && intended.are_absent() && nothing_else {
+        return Some(Write::Delete { switch, was: was.clone() });
+    }
+    Some(Write::Update { switch, was: was.clone(), to: intended.clone() })
+}
+
+impl Write {
+    async fn perform(&self, config: &PartLink) -> Result<()> {
+        let write_concern = doc! {"w": "majority", "wtimeout": 10_000};
+        let unchanged = |switch: &Switch, was: &Document| {
+            // The whole document, field for field and in order.
+            doc! {"_id": switch.id(), "$expr": {"$eq": ["$$ROOT", {"$literal": was.clone()}]}}
+        };
+        match self {
+            Write::Delete { switch, was } => {
+                let command = doc! {
+                    "delete": "settings",
+                    "deletes": [{"q": unchanged(switch, was), "limit": 1}],
+                    "writeConcern": write_concern,
+                    "maxTimeMS": 10_000,
+                };
+                config.run("config", &REMOVE_SETTINGS, command).await?;
+            }
+            Write::Update { switch, was, to } => {
+                let (mut set, mut unset) = (doc! {}, doc! {});
+                for (field, value) in switch.fields().iter().zip(&to.0) {
+                    match value {
+                        Some(value) => drop(set.insert(*field, value.clone())),
+                        None => drop(unset.insert(*field, "")),
+                    }
+                }
+                let mut update = doc! {};
+                for (operator, fields) in [("$set", set), ("$unset", unset)] {
+                    if !fields.is_empty() {
+                        update.insert(operator, fields);
+                    }
+                }
+                let command = doc! {
+                    "update": "settings",
+                    "updates": [{"q": unchanged(switch, was), "u": update, "multi": false, "upsert": false}],
+                    "writeConcern": write_concern,
+                    "maxTimeMS": 10_000,
+                };
+                config.run("config", &PUT_BACK_BALANCER, command).await?;
+            }
+            Write::Insert { switch, to } => {
+                let mut document = doc! {"_id": switch.id()};
+                for (field, value) in switch.fields().iter().zip(&to.0) {
+                    if let Some(value) = value {
+                        document.insert(*field, value.clone());
+                    }
+                }
+                let command = doc! {
+                    "insert": "settings",
+                    "documents": [document],
+                    "writeConcern": write_concern,
+                    "maxTimeMS": 10_000,
+                };
+                config.run("config", &PUT_BACK_BALANCER, command).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this write made that change.
+    fn made(&self, change: &history::Change) -> bool {
+        use history::What;
+        match (self, &change.what) {
+            (Write::Delete { switch, .. }, What::Whole(of, None)) => switch == of,
+            (Write::Insert { switch, to }, What::Whole(of, Some(document))) => {
+                switch == of && Fields::of(*of, Some(document)) == *to
+            }
+            (Write::Update { switch, to, .. }, What::Some(of, set)) => {
+                let expected = |field: &String| switch.fields().iter().position(|f| f == field).map(|n| to.0[n].clone());
+                let as_set = |(field, value): &(String, Option<Bson>)| expected(field).as_ref() == Some(value);
+                switch == of && !set.is_empty() && set.iter().all(as_set)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether the balancer is off because of a hold, and of nothing else.
+pub(super) enum Intact {
+    Yes,
+    No,
+}
+
+pub(super) async fn is_intact(config: &PartLink, hold: &Hold) -> Result<Intact> {
+    let changes = history::read(config, hold.seen).await?;
+    let verdict = judge(&hold.settings, &changes, std::slice::from_ref(&hold.from))?;
+    let (now, _) = settings::read(config).await?;
+    let [(_, intended), _] = &verdict.intended;
+    let off_by_us = settings::running(intended)? && !now.running()?;
+    Ok(if off_by_us { Intact::Yes } else { Intact::No })
+}

@@ -1,0 +1,234 @@
+//! Looks at a cluster as an operator would before trusting a tool to it, and says what is wrong and
+//! what to do about it.
+
+use bson::{Bson, Document, doc};
+use futures::future::join_all;
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde::Serialize;
+use stillpoint_core::checkpoint::PartId;
+
+use crate::error::{MongoError, Result, plain};
+use crate::link::{ClusterLink, PartLink, hello};
+use crate::privileges::{self, NOTHING, Need, READ_OPLOG, SEE_STATUS, grant_commands};
+
+/// An oplog that holds less than this is said to be short.
+const SHORT_OPLOG_HOURS: f64 = 24.0;
+/// A snapshot read must find its time within this, the server's own default.
+const SHORT_HISTORY_SECONDS: i64 = 300;
+/// Clocks that differ by more make dates and snapshots misleading; the protocol does not mind.
+const CLOCKS_DIFFER_SECONDS: f64 = 5.0;
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    pub level: Level,
+    /// Which part, if it is about one.
+    pub part: Option<String>,
+    pub what: String,
+    /// What to do, a line each; commands are for mongosh, on that part's primary.
+    pub remedy: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Level {
+    Good,
+    Warning,
+    /// A checkpoint cannot be taken.
+    Problem,
+}
+
+/// Examines a cluster; each wait inside is bounded.
+pub async fn examine(uri: &SecretString, now: Timestamp) -> Vec<Finding> {
+    let link = match ClusterLink::connect(uri).await {
+        Ok(link) => link,
+        Err(e) => return vec![problem(None, e.to_string(), remedy_of(&e))],
+    };
+    let parts = match link.parts().await {
+        Ok(parts) => parts,
+        Err(e) => return vec![problem(Some(&PartId::ConfigServers), e.to_string(), remedy_of(&e))],
+    };
+    let mut findings = vec![];
+    let shards = parts.len() - 1;
+    if shards == 0 {
+        findings.push(problem(None, "the cluster has no shard".into(), vec!["add one with sh.addShard(…)".into()]));
+    } else {
+        findings.push(good(None, format!("{shards} shards and the config servers {:?}", link.config.replica_set)));
+    }
+    findings.extend(join_all(parts.iter().map(|part| examine_part(part, now))).await.into_iter().flatten());
+    findings
+}
+
+async fn examine_part(part: &PartLink, now: Timestamp) -> Vec<Finding> {
+    // Without a primary, or with a wrong password, nothing else can be said.
+    let hello = match hello(part).await {
+        Ok(hello) => hello,
+        Err(e) => return vec![problem(Some(&part.id), e.to_string(), remedy_of(&e))],
+    };
+    let mut findings = vec![clock(part, &hello, now)];
+    let looks = tokio::join!(version(part), members(part), oplog(part), history(part), needs(part));
+    for look in [looks.0, looks.1, looks.2, looks.3, looks.4] {
+        match look {
+            Ok(found) => findings.extend(found),
+            Err(e) => findings.push(problem(Some(&part.id), e.to_string(), remedy_of(&e))),
+        }
+    }
+    findings
+}
+
+fn clock(part: &PartLink, hello: &Document, now: Timestamp) -> Finding {
+    let theirs = hello.get_datetime("localTime").map(|time| time.timestamp_millis()).unwrap_or_default();
+    let apart = (theirs - now.as_millisecond()).abs() as f64 / 1000.0;
+    if apart > CLOCKS_DIFFER_SECONDS {
+        let remedy = vec!["let NTP set the clocks of all hosts".into()];
+        return warning(&part.id, format!("its clock and this machine's are {apart:.0} s apart"), remedy);
+    }
+    good(Some(&part.id), "its clock agrees with this machine's".into())
+}
+
+async fn version(part: &PartLink) -> Result<Vec<Finding>> {
+    let info = part.run("admin", &NOTHING, doc! {"buildInfo": 1}).await?;
+    let version = info.get_str("version").unwrap_or("unknown");
+    Ok(vec![good(Some(&part.id), format!("MongoDB {version}, replica set {:?}", part.replica_set))])
+}
+
+async fn members(part: &PartLink) -> Result<Vec<Finding>> {
+    let status = part.run("admin", &SEE_STATUS, doc! {"replSetGetStatus": 1}).await?;
+    let members = status.get_array("members").map(Vec::as_slice).unwrap_or_default();
+    let states = members.iter().filter_map(Bson::as_document);
+    let ill: Vec<_> = states
+        .filter(|member| !matches!(member.get_i32("state"), Ok(1 | 2 | 7)))
+        .map(|member| format!("{} is {}", member.get_str("name").unwrap_or("?"), member.get_str("stateStr").unwrap_or("?")))
+        .collect();
+    Ok(vec![match ill.is_empty() {
+        true => good(Some(&part.id), format!("all {} members are healthy", members.len())),
+        false => warning(&part.id, ill.join(", "), vec!["tokens need a majority: mend this before more members fail".into()]),
+    }])
+}
+
+async fn oplog(part: &PartLink) -> Result<Vec<Finding>> {
+    let end = |direction: i32| async move {
+        let command = doc! {
+            "find": "oplog.rs", "sort": {"$natural": direction}, "projection": {"ts": 1}, "limit": 1,
+            "singleBatch": true, "readConcern": {"level": "majority"}, "maxTimeMS": 10_000,
+        };
+        let found = part.first_batch("local", &READ_OPLOG, command).await?;
+        Ok::<_, MongoError>(found.first().and_then(|entry| entry.get_timestamp("ts").ok()).map_or(0, |ts| ts.time))
+    };
+    let (first, last) = tokio::try_join!(end(1), end(-1))?;
+    let hours = f64::from(last.saturating_sub(first)) / 3600.0;
+    let what = format!("its oplog reaches back {hours:.1} hours");
+    Ok(vec![match hours < SHORT_OPLOG_HOURS {
+        true => warning(
+            &part.id,
+            format!("{what}; a new cluster's does at first"),
+            vec!["if it stays so short, make the oplog larger: replSetResizeOplog".into()],
+        ),
+        false => good(Some(&part.id), what),
+    }])
+}
+
+async fn history(part: &PartLink) -> Result<Vec<Finding>> {
+    let command = doc! {"getParameter": 1, "minSnapshotHistoryWindowInSeconds": 1};
+    let reply = part.run("admin", &SEE_STATUS, command).await?;
+    let seconds = match reply.get("minSnapshotHistoryWindowInSeconds") {
+        Some(Bson::Int32(seconds)) => i64::from(*seconds),
+        Some(Bson::Int64(seconds)) => *seconds,
+        Some(Bson::Double(seconds)) => *seconds as i64,
+        _ => return Ok(vec![]),
+    };
+    let what = format!("snapshot reads reach back {seconds} s");
+    Ok(vec![match seconds < SHORT_HISTORY_SECONDS {
+        true => warning(&part.id, what, vec!["setParameter: minSnapshotHistoryWindowInSeconds: 300, the default".into()]),
+        false => good(Some(&part.id), what),
+    }])
+}
+
+async fn needs(part: &PartLink) -> Result<Vec<Finding>> {
+    let status = part.run("admin", &NOTHING, doc! {"connectionStatus": 1, "showPrivileges": true}).await?;
+    let auth = status.get_document("authInfo").cloned().unwrap_or_default();
+    let array = |key: &str| auth.get_array(key).cloned().unwrap_or_default();
+    let users = array("authenticatedUsers");
+    let Some(user) = users.first().and_then(Bson::as_document) else {
+        return anonymous(part).await;
+    };
+    let privileges = array("authenticatedUserPrivileges");
+    let missing: Vec<_> =
+        privileges::ALL.iter().filter(|need| need.concerns(&part.id) && !granted(&privileges, need)).collect();
+    let (name, database) = (user.get_str("user").unwrap_or("?"), user.get_str("db").unwrap_or("admin"));
+    if missing.is_empty() {
+        return Ok(vec![good(Some(&part.id), format!("the user {name:?} may do all that a checkpoint needs"))]);
+    }
+    let list: Vec<_> = missing
+        .iter()
+        .map(|need| format!("{} (action `{}` on {})", need.what, need.action, need.resource))
+        .collect();
+    Ok(vec![problem(
+        Some(&part.id),
+        format!("the user {name:?} may not {}", list.join("; nor ")),
+        grant_commands(Some((name, database))),
+    )])
+}
+
+/// Without a user: either the part asks for none, or it will refuse everything.
+async fn anonymous(part: &PartLink) -> Result<Vec<Finding>> {
+    let trial = doc! {"find": "oplog.rs", "limit": 1, "projection": {"ts": 1}, "singleBatch": true};
+    match part.client.database("local").run_command(trial).await {
+        Ok(_) => Ok(vec![good(Some(&part.id), "it asks for no user (authorization is off)".into())]),
+        Err(e) => Ok(vec![problem(
+            Some(&part.id),
+            format!("the connection string names no user, and the part asks for one: {}", plain(&e)),
+            grant_commands(None),
+        )]),
+    }
+}
+
+fn granted(privileges: &[Bson], need: &Need) -> bool {
+    privileges.iter().filter_map(Bson::as_document).any(|privilege| {
+        let actions = privilege.get_array("actions").map(Vec::as_slice).unwrap_or_default();
+        let resource = privilege.get_document("resource").ok();
+        let allows = actions.iter().any(|action| action.as_str().is_some_and(|a| a == need.action || a == "anyAction"));
+        allows && resource.is_some_and(|resource| covers(resource, need))
+    })
+}
+
+fn covers(resource: &Document, need: &Need) -> bool {
+    if resource.get_bool("anyResource").unwrap_or(false) {
+        return true;
+    }
+    match need.namespace {
+        None => resource.get_bool("cluster").unwrap_or(false),
+        Some((database, collection)) => {
+            // An empty name stands for all, but not for system databases' collections at once: local
+            // and config are named by the built-in roles themselves.
+            let is = |key: &str, name: &str| resource.get_str(key).is_ok_and(|value| value == name);
+            is("db", database) && (is("collection", collection) || is("collection", ""))
+        }
+    }
+}
+
+fn remedy_of(error: &MongoError) -> Vec<String> {
+    match error {
+        MongoError::AuthenticationFailed { .. } => grant_commands(None),
+        MongoError::Unreachable { .. } => vec!["check the host, the port, the network and that a primary is elected".into()],
+        _ => vec![],
+    }
+}
+
+fn finding(level: Level, part: Option<&PartId>, what: String, remedy: Vec<String>) -> Finding {
+    Finding { level, part: part.map(PartId::to_string), what, remedy }
+}
+
+fn good(part: Option<&PartId>, what: String) -> Finding {
+    finding(Level::Good, part, what, vec![])
+}
+
+fn warning(part: &PartId, what: String, remedy: Vec<String>) -> Finding {
+    finding(Level::Warning, Some(part), what, remedy)
+}
+
+fn problem(part: Option<&PartId>, what: String, remedy: Vec<String>) -> Finding {
+    finding(Level::Problem, part, what, remedy)
+}

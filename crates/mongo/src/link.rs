@@ -1,0 +1,274 @@
+//! Connections to the parts of a cluster, and how commands are sent.
+//!
+//! Each part has a driver client of its own that follows its replica set's primary through
+//! elections. Every command names its read or write concern itself: a cluster-wide default is
+//! ignored on direct connections to shards by several server releases.
+
+use std::collections::BTreeMap;
+use std::future::IntoFuture;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bson::{Bson, Document, doc};
+use mongodb::options::{ClientOptions, ServerAddress};
+use mongodb::{Client, ClientSession};
+use secrecy::{ExposeSecret, SecretString};
+use stillpoint_core::ClusterTime;
+use stillpoint_core::checkpoint::PartId;
+
+use crate::error::{MongoError, Result, is_authentication, plain};
+use crate::privileges::{NOTHING, Need, READ_CONFIG};
+use crate::topology::{self, PartAddress};
+
+/// How long one command waits for a primary; the caller's own limit may be shorter.
+const SELECTION: Duration = Duration::from_secs(15);
+const CONNECT: Duration = Duration::from_secs(5);
+/// Connections to each member: tokens, looks and notes never need more at once.
+const POOL: u32 = 4;
+/// The oldest server that gossips, snapshots and prepares as the protocol needs.
+pub const OLDEST: &str = "4.4";
+const OLDEST_WIRE: i32 = 9;
+
+/// A replica set of the cluster.
+#[derive(Debug, Clone)]
+pub struct PartLink {
+    pub id: PartId,
+    pub replica_set: String,
+    pub(crate) client: Client,
+}
+
+/// A sharded cluster, through its config servers.
+#[derive(Debug)]
+pub struct ClusterLink {
+    /// Credentials, TLS and the rest of the connection string, used for every part.
+    options: ClientOptions,
+    pub config: PartLink,
+    /// Clients of shards, by the shard's name and address: one that moved gets a new client.
+    shards: Mutex<BTreeMap<(String, String), PartLink>>,
+}
+
+impl ClusterLink {
+    /// Connects to config servers, and makes sure that they are.
+    pub async fn connect(uri: &SecretString) -> Result<ClusterLink> {
+        let mut options = parse(uri).await?;
+        options.app_name.get_or_insert_with(|| "stillpoint".into());
+        options.connect_timeout.get_or_insert(CONNECT);
+        options.server_selection_timeout.get_or_insert(SELECTION);
+        options.max_pool_size = Some(POOL);
+        options.direct_connection = None;
+        let set = examine_seeds(&options).await?;
+        options.repl_set_name = Some(set.clone());
+        let client = client(options.clone())?;
+        let config = PartLink { id: PartId::ConfigServers, replica_set: set, client };
+        Ok(ClusterLink { options, config, shards: Mutex::default() })
+    }
+
+    /// The parts as `config.shards` has them now: shards by name, then the config servers.
+    pub async fn parts(&self) -> Result<Vec<PartLink>> {
+        let addresses = topology::shards(&self.config).await?;
+        let mut parts = Vec::with_capacity(addresses.len() + 1);
+        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.retain(|key, _| addresses.iter().any(|address| key.0 == address.name && key.1 == address.hosts));
+        for address in addresses {
+            let key = (address.name.clone(), address.hosts.clone());
+            let part = match shards.get(&key) {
+                Some(part) => part.clone(),
+                None => {
+                    let part = self.shard(&address)?;
+                    shards.insert(key, part.clone());
+                    part
+                }
+            };
+            parts.push(part);
+        }
+        parts.push(self.config.clone());
+        Ok(parts)
+    }
+
+    fn shard(&self, address: &PartAddress) -> Result<PartLink> {
+        let mut options = self.options.clone();
+        options.hosts = address.members()?;
+        options.repl_set_name = Some(address.replica_set.clone());
+        let client = client(options)?;
+        Ok(PartLink { id: PartId::Shard(address.name.clone()), replica_set: address.replica_set.clone(), client })
+    }
+
+    /// A connection of its own to the config servers' primary, for the balancer's stop.
+    pub(crate) fn single_connection(&self) -> Result<PartLink> {
+        let mut options = self.options.clone();
+        options.max_pool_size = Some(1);
+        Ok(PartLink { client: client(options)?, ..self.config.clone() })
+    }
+}
+
+impl PartLink {
+    /// Runs a command on the primary and gives the reply. A write that a majority did not confirm in
+    /// time is an error.
+    pub(crate) async fn run(&self, database: &str, need: &Need, command: Document) -> Result<Document> {
+        let reply = self.client.database(database).run_command(command).await;
+        self.confirmed(need, reply)
+    }
+
+    /// The same, in a session: its cluster time is gossiped.
+    pub(crate) async fn run_in(&self, session: &mut ClientSession, need: &Need, command: Document) -> Result<Document> {
+        let reply = self.client.database("admin").run_command(command).session(session).await;
+        self.confirmed(need, reply)
+    }
+
+    fn confirmed(&self, need: &Need, reply: mongodb::error::Result<Document>) -> Result<Document> {
+        let reply = reply.map_err(|e| MongoError::from_driver(&self.id, need, &e))?;
+        let first_write_error = reply.get_array("writeErrors").ok().and_then(|errors| errors.first());
+        match reply.get("writeConcernError").or(first_write_error) {
+            None => Ok(reply),
+            Some(error) => {
+                let message = error.as_document().and_then(|e| e.get_str("errmsg").ok()).unwrap_or("no message");
+                Err(MongoError::Command { part: self.id.to_string(), what: need.what, why: message.into() })
+            }
+        }
+    }
+
+    /// One batch of a query: the first documents, up to the `limit` in the command.
+    pub(crate) async fn first_batch(&self, database: &str, need: &Need, command: Document) -> Result<Vec<Document>> {
+        Ok(self.first_batch_at(database, need, command).await?.0)
+    }
+
+    /// The same, and the cluster time at or before which it was read.
+    pub(crate) async fn first_batch_at(
+        &self,
+        database: &str,
+        need: &Need,
+        command: Document,
+    ) -> Result<(Vec<Document>, ClusterTime)> {
+        let reply = self.run(database, need, command).await?;
+        let wrong = |why: &str| MongoError::Reply { part: self.id.to_string(), what: need.what, why: why.into() };
+        let cursor = reply.get_document("cursor").map_err(|_| wrong("it has no cursor"))?;
+        let batch = cursor.get_array("firstBatch").map_err(|_| wrong("it has no firstBatch"))?;
+        let documents = batch
+            .iter()
+            .map(|item| item.as_document().cloned().ok_or_else(|| wrong("firstBatch holds something else than documents")))
+            .collect::<Result<_>>()?;
+        Ok((documents, self.operation_time(need, &reply)?))
+    }
+
+    pub(crate) fn operation_time(&self, need: &Need, reply: &Document) -> Result<ClusterTime> {
+        let time = reply.get("operationTime").and_then(cluster_time);
+        time.ok_or_else(|| MongoError::Reply {
+            part: self.id.to_string(),
+            what: need.what,
+            why: "it has no operationTime".into(),
+        })
+    }
+}
+
+/// A BSON timestamp as a cluster time.
+pub(crate) fn cluster_time(value: &Bson) -> Option<ClusterTime> {
+    value.as_timestamp().map(|ts| ClusterTime::new(ts.time, ts.increment))
+}
+
+pub(crate) fn timestamp(time: ClusterTime) -> bson::Timestamp {
+    bson::Timestamp { time: time.seconds, increment: time.increment }
+}
+
+fn client(options: ClientOptions) -> Result<Client> {
+    Client::with_options(options).map_err(|e| MongoError::BadUri(plain(&e)))
+}
+
+/// Parses a connection string. The driver's own message may quote the string: none of the user's
+/// name and password may come out with it.
+async fn parse(uri: &SecretString) -> Result<ClientOptions> {
+    let text = uri.expose_secret().trim();
+    if !text.starts_with("mongodb://") && !text.starts_with("mongodb+srv://") {
+        return Err(MongoError::BadUri("it must begin with mongodb:// or mongodb+srv://".into()));
+    }
+    let parsed = ClientOptions::parse(text).await;
+    parsed.map_err(|e| {
+        let mut why = plain(&e).replace(text, "…");
+        let userinfo = text.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(user, _)| user);
+        for secret in userinfo.into_iter().flat_map(|user| user.splitn(2, ':')).filter(|part| !part.is_empty()) {
+            why = why.replace(secret, "…");
+        }
+        MongoError::BadUri(why)
+    })
+}
+
+/// Asks each member of the connection string, on its own, who it is: so that a wrong one is named
+/// for what it is, and not as "no primary was found". The set's name.
+async fn examine_seeds(options: &ClientOptions) -> Result<String> {
+    let looks = options.hosts.iter().map(|host| examine_seed(options, host));
+    let mut set = None;
+    let mut unreachable = None;
+    for look in futures::future::join_all(looks).await {
+        match look {
+            Ok(name) => set = Some(name),
+            Err(e @ MongoError::Unreachable { .. }) => unreachable = Some(e),
+            Err(e) => return Err(e),
+        }
+    }
+    match (set, unreachable) {
+        (Some(set), _) => Ok(set),
+        (None, Some(e)) => Err(e),
+        (None, None) => Err(MongoError::BadUri("it names no host".into())),
+    }
+}
+
+async fn examine_seed(options: &ClientOptions, host: &ServerAddress) -> Result<String> {
+    let mut direct = options.clone();
+    direct.hosts = vec![host.clone()];
+    direct.direct_connection = Some(true);
+    direct.repl_set_name = None;
+    direct.server_selection_timeout = Some(CONNECT);
+    let host = host.to_string();
+    let unreachable = |why: String| MongoError::Unreachable { part: host.clone(), why };
+    let admin = client(direct)?.database("admin");
+    let hello = admin.run_command(doc! {"hello": 1}).into_future();
+    // The driver's own limits cover selection and connecting, not a server that never answers.
+    let reply = match tokio::time::timeout(CONNECT * 2, hello).await {
+        Err(_) => return Err(unreachable("it does not answer".into())),
+        Ok(Err(e)) if is_authentication(&e) => {
+            return Err(MongoError::AuthenticationFailed { part: host, why: plain(&e) });
+        }
+        // The driver itself refuses what is older than it knows, with these words.
+        Ok(Err(e)) if e.to_string().contains("wire version") => {
+            return Err(MongoError::TooOld { host, version: plain(&e), needed: OLDEST });
+        }
+        Ok(Err(e)) => return Err(unreachable(plain(&e))),
+        Ok(Ok(reply)) => reply,
+    };
+    if reply.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
+        return Err(MongoError::IsMongos { host });
+    }
+    let wire = reply.get_i32("maxWireVersion").unwrap_or(0);
+    if wire < OLDEST_WIRE {
+        return Err(MongoError::TooOld { host, version: format!("with wire version {wire}"), needed: OLDEST });
+    }
+    let Ok(set) = reply.get_str("setName") else {
+        return Err(MongoError::NotReplicaSet { host });
+    };
+    if let Some(given) = options.repl_set_name.as_ref().filter(|given| given.as_str() != set) {
+        return Err(MongoError::OtherReplicaSet { host, found: set.into(), given: given.clone() });
+    }
+    // Config servers alone say `configsvr: 2` in their hello.
+    if reply.get("configsvr").is_none() {
+        return Err(MongoError::NotConfigServer { host, set: set.into() });
+    }
+    Ok(set.to_owned())
+}
+
+/// Reads up to `limit` documents of a collection of `config`.
+pub(crate) async fn read_config(part: &PartLink, collection: &str, filter: Document, limit: i64) -> Result<Vec<Document>> {
+    let command = doc! {
+        "find": collection,
+        "filter": filter,
+        "limit": limit,
+        "singleBatch": true,
+        "batchSize": limit,
+        "readConcern": {"level": "majority"},
+        "maxTimeMS": 10_000,
+    };
+    part.first_batch("config", &READ_CONFIG, command).await
+}
+
+/// Asks a part for its own view of itself.
+pub(crate) async fn hello(part: &PartLink) -> Result<Document> {
+    part.run("admin", &NOTHING, doc! {"hello": 1}).await
+}
