@@ -1,1 +1,79 @@
-//! 
+//! The running tasks of a server: one keeper for each cluster, which holds the cluster's lease, takes
+//! its checkpoints, and ends those that a server before it left unfinished.
+//!
+//! What to do is decided by [`stillpoint_core`]; how it is said to MongoDB is known by
+//! [`stillpoint_mongo`]; what is kept goes through the [`Catalog`]. This room only runs them.
+//!
+//! # Layout
+//! - [`supervisor`]: starts and stops a keeper for each cluster in the catalog
+//! - [`keeper`]: one cluster's lease, schedule and checkpoints
+//! - [`runner`]: performs the commands of one checkpoint
+//! - [`actions`]: each command, done on a real cluster
+
+mod actions;
+mod keeper;
+mod runner;
+mod supervisor;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use stillpoint_catalog::Catalog;
+use stillpoint_core::checkpoint::Limits;
+use tokio::sync::Notify;
+
+pub use supervisor::Engine;
+
+/// Where the engine gets the time from.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Called with an action's name once it was performed, before its outcome is acted upon.
+pub type Hook = Arc<dyn Fn(&'static str) + Send + Sync>;
+
+/// What an engine works with.
+#[derive(Clone)]
+pub struct Setup {
+    pub catalog: Arc<dyn Catalog>,
+    pub clock: Clock,
+    /// Names this process in leases.
+    pub instance: String,
+    pub limits: Limits,
+    /// From the end of one checkpoint to the next; `None` takes them on demand only.
+    pub interval: Option<Duration>,
+    /// How long a lease lasts without renewal; it is renewed three times in that time.
+    pub lease_ttl: Duration,
+    /// How often the catalog is looked at for something to do.
+    pub poll: Duration,
+    /// Rung by whoever puts something to do into the catalog, so that it need not wait for the poll.
+    pub wake: Arc<Notify>,
+    /// For tests that stop the process at a given step.
+    pub after_action: Option<Hook>,
+}
+
+impl Setup {
+    pub fn new(catalog: Arc<dyn Catalog>, clock: Clock, instance: String) -> Setup {
+        Setup {
+            catalog,
+            clock,
+            instance,
+            limits: Limits::default(),
+            interval: None,
+            lease_ttl: Duration::from_secs(15),
+            poll: Duration::from_millis(250),
+            wake: Arc::new(Notify::new()),
+            after_action: None,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+}
+
+impl fmt::Debug for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setup").field("instance", &self.instance).field("interval", &self.interval).finish_non_exhaustive()
+    }
+}

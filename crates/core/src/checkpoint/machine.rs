@@ -248,6 +248,16 @@ impl Machine {
         self.take_commands()
     }
 
+    /// The server is to stop: a checkpoint whose tokens are not all in fails now, and puts the balancer
+    /// back; a later one goes on to its end, which is near.
+    pub fn interrupt(&mut self, now: Timestamp) -> Vec<Command> {
+        self.now = self.now.max(now);
+        if matches!(self.record.state, State::Started | State::Holding) {
+            self.fail(Reason::Interrupted, "the server was stopped".into());
+        }
+        self.take_commands()
+    }
+
     fn take_commands(&mut self) -> Vec<Command> {
         debug_assert_eq!(self.record.broken_rule(), None, "{:?}", self.record);
         if self.end.is_some() {

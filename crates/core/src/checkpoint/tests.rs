@@ -99,6 +99,8 @@ enum Step {
     /// A stop on its way arrives.
     StrayStop,
     Crash,
+    /// The server is asked to stop.
+    Interrupt,
     /// Another holder takes the lease while this one still runs.
     TakeOver,
     Operator(bool),
@@ -114,6 +116,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..20usize).prop_map(Step::Repeat),
         1 => Just(Step::StrayStop),
         1 => Just(Step::Crash),
+        1 => Just(Step::Interrupt),
         1 => Just(Step::TakeOver),
         1 => any::<bool>().prop_map(Step::Operator),
         3 => Just(Step::Write),
@@ -302,6 +305,13 @@ impl Sim {
                 }
                 if !self.stored.state.ended() {
                     self.start_holder();
+                }
+            }
+            Step::Interrupt => {
+                if let Some(holder) = self.holders.first_mut() {
+                    let more = holder.machine.interrupt(self.now);
+                    holder.pending.extend(more);
+                    self.reap();
                 }
             }
             Step::TakeOver => {

@@ -1,0 +1,117 @@
+//! One cluster's lease, schedule and checkpoints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stillpoint_catalog::{CatalogError, Cluster, Lease, Page};
+use stillpoint_core::CheckpointId;
+use stillpoint_core::checkpoint::{Checkpoint, End};
+use stillpoint_core::schedule::next_due;
+use tokio_util::sync::CancellationToken;
+
+use crate::actions::Connection;
+use crate::{Setup, runner};
+
+/// Keeps a cluster until `stop`: claims its lease whenever that can be had, and does under it what
+/// there is to do.
+pub(crate) async fn keep(setup: Setup, cluster: Cluster, stop: CancellationToken) {
+    let connection = Arc::new(Connection::new(cluster));
+    let cluster = connection.cluster.id;
+    while !stop.is_cancelled() {
+        match setup.catalog.claim_lease(cluster, &setup.instance, setup.now(), setup.lease_ttl).await {
+            Ok(Some(lease)) => {
+                let lost = CancellationToken::new();
+                tokio::select! {
+                    () = renew(&setup, &lease, &lost) => {}
+                    () = work(&setup, &lease, &connection, &stop, &lost) => {}
+                }
+                if let Err(e) = setup.catalog.release_lease(&lease).await {
+                    tracing::warn!(%cluster, error = %e, "the lease could not be given up; it ends by itself");
+                }
+            }
+            Ok(None) => {}
+            Err(CatalogError::Gone(_)) => return,
+            Err(e) => tracing::error!(%cluster, error = %e, "the catalog gives no lease, trying again"),
+        }
+        pause(&setup, &stop).await;
+    }
+}
+
+async fn pause(setup: &Setup, stop: &CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(setup.poll) => {}
+        () = setup.wake.notified() => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Renews the lease until it is lost. The work under way then finds out by itself, when its next
+/// write is fenced, and must not be dropped: it may owe the balancer.
+async fn renew(setup: &Setup, lease: &Lease, lost: &CancellationToken) {
+    loop {
+        tokio::time::sleep(setup.lease_ttl / 3).await;
+        match setup.catalog.renew_lease(lease, setup.now(), setup.lease_ttl).await {
+            Ok(()) => {}
+            Err(CatalogError::Fenced) => {
+                lost.cancel();
+                return std::future::pending().await;
+            }
+            Err(e) => tracing::warn!(cluster = %lease.cluster, error = %e, "the lease could not be renewed, trying again"),
+        }
+    }
+}
+
+/// Does what there is to do, until the server stops or the lease is lost.
+async fn work(
+    setup: &Setup,
+    lease: &Lease,
+    connection: &Arc<Connection>,
+    stop: &CancellationToken,
+    lost: &CancellationToken,
+) {
+    let mut failures = 0;
+    while !stop.is_cancelled() && !lost.is_cancelled() {
+        match next(setup, lease).await {
+            Ok(Some(record)) => {
+                if runner::run(setup, lease.clone(), record, connection.clone(), stop).await == End::Deposed {
+                    return;
+                }
+                failures = 0;
+            }
+            Ok(None) => {
+                failures = 0;
+                pause(setup, stop).await;
+            }
+            Err(e) => {
+                tracing::error!(cluster = %lease.cluster, error = %e, "the catalog does not answer, trying again");
+                let wait = Duration::from_millis(250).saturating_mul(1 << failures.min(6));
+                failures += 1;
+                tokio::select! { () = tokio::time::sleep(wait) => {}, () = stop.cancelled() => {} }
+            }
+        }
+    }
+}
+
+/// The checkpoint to work on: one that is unfinished, or a new one when its time has come.
+async fn next(setup: &Setup, lease: &Lease) -> Result<Option<Checkpoint>, CatalogError> {
+    let catalog = &setup.catalog;
+    if let Some(unfinished) = catalog.unfinished_checkpoint(lease.cluster).await? {
+        return Ok(Some(unfinished));
+    }
+    let Some(interval) = setup.interval else {
+        return Ok(None);
+    };
+    let last = catalog.checkpoints(lease.cluster, Page::FIRST).await?;
+    let last_ended = last.first().and_then(|checkpoint| checkpoint.ended);
+    let now = setup.now();
+    if next_due(last_ended, interval, now) > now {
+        return Ok(None);
+    }
+    let new = Checkpoint::queued(CheckpointId::new(now, rand::random()), lease.cluster, now);
+    match catalog.queue_checkpoint(&new).await {
+        Ok(()) => Ok(Some(new)),
+        // Somebody asked for one at this very moment: that one is found in the next round.
+        Err(CatalogError::CheckpointUnderWay(_)) => Ok(None),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,115 @@
+//! Performs the commands of one checkpoint until it has ended.
+
+use std::sync::Arc;
+
+use stillpoint_catalog::Lease;
+use stillpoint_core::checkpoint::{Checkpoint, Command, End, Event, Machine, Outcome, State, Ticket};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::Setup;
+use crate::actions::{Actions, Connection};
+
+/// Runs a checkpoint to its end. `stop` makes one that is not yet past its tokens fail and put the
+/// balancer back at once.
+pub(crate) async fn run(
+    setup: &Setup,
+    lease: Lease,
+    record: Checkpoint,
+    connection: Arc<Connection>,
+    stop: &CancellationToken,
+) -> End {
+    let actions = Arc::new(Actions::new(setup.clone(), lease, record.id, connection));
+    let (mut machine, commands) = Machine::new(record, setup.limits.clone(), setup.now());
+    let mut tasks = Tasks { actions, under_way: JoinSet::new() };
+    tasks.start(commands);
+    let mut told = Told::default();
+    let mut stopped = false;
+    loop {
+        told.tell(machine.record());
+        if let Some(end) = machine.end() {
+            return end;
+        }
+        let commands = tokio::select! {
+            _ = stop.cancelled(), if !stopped => {
+                stopped = true;
+                machine.interrupt(setup.now())
+            }
+            Some((ticket, outcome)) = tasks.next() => machine.handle(Event { ticket, now: setup.now(), outcome }),
+            else => {
+                tracing::error!(checkpoint = %machine.id(), "the protocol stands still: a defect, please report it; beginning anew");
+                return End::Deposed;
+            }
+        };
+        tasks.start(commands);
+    }
+}
+
+/// The commands under way; those still there when the checkpoint ends are dropped with it.
+struct Tasks {
+    actions: Arc<Actions>,
+    under_way: JoinSet<(Ticket, Outcome)>,
+}
+
+impl Tasks {
+    fn start(&mut self, commands: Vec<Command>) {
+        for command in commands {
+            let actions = self.actions.clone();
+            self.under_way.spawn(async move {
+                tracing::debug!(action = command.action.name(), "begins");
+                let outcome = actions.perform(&command).await;
+                if let Outcome::Failed(why) = &outcome {
+                    tracing::debug!(action = command.action.name(), why, "failed");
+                }
+                (command.ticket, outcome)
+            });
+        }
+    }
+
+    async fn next(&mut self) -> Option<(Ticket, Outcome)> {
+        match self.under_way.join_next().await {
+            None => None,
+            Some(Ok(done)) => Some(done),
+            // A panic in an action is a defect, but must not leave the balancer off: its command has
+            // no answer, so say so of every ticket by ending this run; the keeper begins it anew.
+            Some(Err(e)) => std::panic::resume_unwind(e.into_panic()),
+        }
+    }
+}
+
+/// Says in the log what changes, once.
+#[derive(Default)]
+struct Told {
+    state: Option<State>,
+    trouble: Option<String>,
+}
+
+impl Told {
+    fn tell(&mut self, record: &Checkpoint) {
+        let checkpoint = record.id.to_string();
+        let trouble = record.trouble.as_ref().map(|trouble| trouble.text.clone());
+        if trouble != self.trouble
+            && let Some(trouble) = &trouble
+        {
+            tracing::warn!(checkpoint, trouble, "checkpoint: trying again");
+        }
+        self.trouble = trouble;
+        if self.state == Some(record.state) {
+            return;
+        }
+        self.state = Some(record.state);
+        match record.state {
+            State::Failed => {
+                let why = record.failure.as_ref().map(|f| format!("{} ({})", f.reason.sentence(), f.detail));
+                tracing::error!(checkpoint, why, "checkpoint failed");
+            }
+            State::Completed => {
+                let cut = record.cut.map(|cut| cut.to_string());
+                let held = record.held_since.zip(record.released.as_ref()).map(|(from, to)| to.at.duration_since(from));
+                let held_ms = held.map(|held| held.as_millis());
+                tracing::info!(checkpoint, cut, held_ms, "checkpoint completed");
+            }
+            state => tracing::info!(checkpoint, state = state.name(), "checkpoint"),
+        }
+    }
+}

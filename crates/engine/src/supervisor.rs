@@ -1,0 +1,75 @@
+//! Starts and stops a keeper for each cluster in the catalog.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use stillpoint_catalog::CatalogError;
+use stillpoint_core::ClusterId;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Setup, keeper};
+
+/// A running engine.
+#[derive(Debug)]
+pub struct Engine {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+struct Kept {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Engine {
+    /// Makes this process the catalog's server, and begins to keep its clusters.
+    pub async fn start(setup: Setup) -> Result<Engine, CatalogError> {
+        setup.catalog.begin_serving().await?;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(supervise(setup, stop.clone()));
+        Ok(Engine { stop, task })
+    }
+
+    /// Stops: unfinished checkpoints fail, or end, with the balancer put back. Past `limit` they are
+    /// left as they are, for the next start; whether all ended in time.
+    pub async fn stop(self, limit: Duration) -> bool {
+        self.stop.cancel();
+        tokio::time::timeout(limit, self.task).await.is_ok()
+    }
+}
+
+async fn supervise(setup: Setup, stop: CancellationToken) {
+    let mut kept: BTreeMap<ClusterId, Kept> = BTreeMap::new();
+    while !stop.is_cancelled() {
+        match setup.catalog.clusters(None).await {
+            Ok(clusters) => {
+                // A keeper that ended or panicked is started again.
+                kept.retain(|id, keeper| {
+                    let wanted = clusters.iter().any(|cluster| cluster.id == *id);
+                    if !wanted {
+                        keeper.stop.cancel();
+                    }
+                    wanted && !keeper.task.is_finished()
+                });
+                for cluster in clusters {
+                    kept.entry(cluster.id).or_insert_with(|| {
+                        let stop = stop.child_token();
+                        let task = tokio::spawn(keeper::keep(setup.clone(), cluster, stop.clone()));
+                        Kept { stop, task }
+                    });
+                }
+            }
+            Err(e) => tracing::error!(error = %e, "the catalog does not answer, trying again"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(setup.poll) => {}
+            () = setup.wake.notified() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    for (_, keeper) in kept {
+        // A panic was already reported where it happened.
+        let _ = keeper.task.await;
+    }
+}
