@@ -31,6 +31,10 @@ pub use records::{ApiKey, Cluster, Lease, LeaseState, Page, Project};
 pub enum CatalogError {
     #[error("a {kind} named {name:?} exists already: choose another name")]
     Duplicate { kind: &'static str, name: String },
+    #[error("this cluster is kept already, as {0:?}: one is enough, two would stop each other's balancer")]
+    SameCluster(String),
+    #[error("the key file {key} is missing, and the catalog {catalog} was sealed with it: put it back from its backup")]
+    KeyFileMissing { key: String, catalog: String },
     #[error("checkpoint {0} of this cluster is not yet finished: wait for it, or see what holds it with `stillpoint status`")]
     CheckpointUnderWay(CheckpointId),
     #[error("another holder has the lease of this cluster")]

@@ -37,6 +37,9 @@ pub struct Cluster {
     pub id: ClusterId,
     pub project: ProjectId,
     pub name: String,
+    /// The cluster's own id (`clusterId` in `config.version`): no cluster is kept twice, since two
+    /// keepers would stop each other's balancer.
+    pub identity: String,
     /// The connection string of its config servers, credentials and all.
     pub uri: SecretString,
     pub created: Timestamp,
@@ -98,7 +101,7 @@ impl PartialEq for ApiKey {
 
 impl PartialEq for Cluster {
     fn eq(&self, other: &Self) -> bool {
-        let plain = |cluster: &Cluster| (cluster.id, cluster.project, cluster.name.clone(), cluster.created);
+        let plain = |cluster: &Cluster| (cluster.id, cluster.project, cluster.name.clone(), cluster.identity.clone(), cluster.created);
         plain(self) == plain(other) && self.uri.expose_secret() == other.uri.expose_secret()
     }
 }

@@ -70,6 +70,7 @@ impl Actions {
         }
         match self.on_cluster(command).await {
             Ok(reply) => Outcome::Done(reply),
+            Err(e) if e.is_lasting() => Outcome::Denied(e.to_string()),
             Err(e) => Outcome::Failed(e.to_string()),
         }
     }

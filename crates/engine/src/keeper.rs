@@ -71,7 +71,7 @@ async fn work(
 ) {
     let mut failures = 0;
     while !stop.is_cancelled() && !lost.is_cancelled() {
-        match next(setup, lease).await {
+        match next(setup, lease, &connection.cluster).await {
             Ok(Some(record)) => {
                 if runner::run(setup, lease.clone(), record, connection.clone(), stop).await == End::Deposed {
                     return;
@@ -93,7 +93,7 @@ async fn work(
 }
 
 /// The checkpoint to work on: one that is unfinished, or a new one when its time has come.
-async fn next(setup: &Setup, lease: &Lease) -> Result<Option<Checkpoint>, CatalogError> {
+async fn next(setup: &Setup, lease: &Lease, cluster: &Cluster) -> Result<Option<Checkpoint>, CatalogError> {
     let catalog = &setup.catalog;
     if let Some(unfinished) = catalog.unfinished_checkpoint(lease.cluster).await? {
         return Ok(Some(unfinished));
@@ -102,9 +102,9 @@ async fn next(setup: &Setup, lease: &Lease) -> Result<Option<Checkpoint>, Catalo
         return Ok(None);
     };
     let last = catalog.checkpoints(lease.cluster, Page::FIRST).await?;
-    let last_ended = last.first().and_then(|checkpoint| checkpoint.ended);
+    let since = last.first().and_then(|checkpoint| checkpoint.ended).unwrap_or(cluster.created);
     let now = setup.now();
-    if next_due(last_ended, interval, now) > now {
+    if next_due(since, interval, now) > now {
         return Ok(None);
     }
     let new = Checkpoint::queued(CheckpointId::new(now, rand::random()), lease.cluster, now);

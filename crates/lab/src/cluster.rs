@@ -75,7 +75,11 @@ impl Lab {
     pub fn topology(&self) -> Topology {
         Topology {
             config: self.config.endpoint().clone(),
-            shards: self.shards.iter().map(|shard| shard.endpoint().clone()).collect(),
+            shards: self
+                .shards
+                .iter()
+                .map(|shard| shard.endpoint().clone())
+                .collect(),
         }
     }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bson::{Document, doc};
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use tokio::time::timeout;
 
 use crate::wait::until;
-use crate::wire::{Connection, Credentials};
+use crate::wire::{Connection, Credentials, Gossip};
 
 /// A member that does not answer `hello` in this time counts as no primary.
 const HELLO_LIMIT: Duration = Duration::from_secs(1);
@@ -38,6 +38,26 @@ impl Topology {
             .iter()
             .find(|shard| shard.name == name)
             .with_context(|| format!("the lab has no shard {name}"))
+    }
+
+    /// The config servers first, then the shards.
+    pub fn parts(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        std::iter::once(&self.config).chain(self.shards.iter())
+    }
+
+    /// The highest cluster time that any primary knows of now, to be told to the others.
+    pub async fn gossip(&self) -> Result<Gossip> {
+        let gossip = Gossip::default();
+        try_join_all(self.parts().map(|part| async {
+            let connection = part.connect_primary().await?;
+            connection
+                .gossiping(gossip.clone())
+                .run("admin", doc! {"ping": 1})
+                .await
+        }))
+        .await
+        .context("cannot ask every part for its cluster time")?;
+        Ok(gossip)
     }
 }
 

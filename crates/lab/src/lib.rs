@@ -5,17 +5,19 @@
 //!
 //! # Layout
 //! - [`mongod`]: where the server's binary comes from
-//! - [`process`], [`ports`], [`proxy`]: one member, its port, its network
+//! - [`process`], [`folder`], [`ports`], [`proxy`]: one member, its data, port and network
 //! - [`replica_set`], [`endpoint`], [`users`], [`cluster`]: sets of members, their faults, how
 //!   clients find them, the cluster made of them
 //! - [`sharding`], [`routing`]: databases, chunks, migrations, the balancer; who owns what
-//! - [`wire`], `scram`: raw commands
+//! - [`wire`], `scram`, [`pool`]: raw commands
 //! - [`transaction`], [`workload`]: what clients of the cluster do
 //! - [`snapshot`]: the cluster at a cluster time, the oracle of the tests
 
 pub mod cluster;
 pub mod endpoint;
+pub mod folder;
 pub mod mongod;
+pub mod pool;
 pub mod ports;
 pub mod process;
 pub mod proxy;
@@ -24,9 +26,12 @@ pub mod routing;
 mod scram;
 pub mod sharding;
 pub mod snapshot;
+pub mod transaction;
 pub mod users;
 pub mod wait;
 pub mod wire;
+pub mod workload;
 
 pub use cluster::Lab;
 pub use replica_set::ReplicaSet;
+pub use workload::Workload;

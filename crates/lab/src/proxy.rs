@@ -184,8 +184,9 @@ fn owns(pid: u32, port: u16) -> bool {
     };
     let target = format!("socket:[{inode}]");
     fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
-        fds.flatten()
-            .any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == target.as_str()))
+        fds.flatten().any(|fd| {
+            fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == target.as_str())
+        })
     })
 }
 

@@ -9,10 +9,10 @@ use bson::{Bson, Document, doc};
 use futures::future::try_join_all;
 use mongodb::Client;
 use mongodb::options::ClientOptions;
-use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use crate::endpoint::Endpoint;
+use crate::folder::Folder;
 use crate::process::Mongod;
 use crate::proxy::{Proxy, Switchboard};
 use crate::users::Users;
@@ -53,7 +53,7 @@ pub struct ReplicaSet {
     board: Option<Switchboard>,
     client: Client,
     // Last, so that the processes are gone before their folders.
-    _dir: TempDir,
+    _dir: Folder,
 }
 
 #[derive(Debug)]
@@ -74,10 +74,7 @@ impl ReplicaSet {
 
     async fn try_start(plan: Plan) -> Result<Self> {
         ensure!(plan.members > 0, "a replica set needs a member");
-        let dir = tempfile::Builder::new()
-            .prefix(&format!("stillpoint-lab-{}-", plan.name))
-            .tempdir()
-            .context("cannot make a temporary folder")?;
+        let dir = Folder::create(&plan.name)?;
         let args = arguments(&plan, &dir)?;
         let members = try_join_all((0..plan.members).map(|i| {
             let dir = dir.path().join(i.to_string());
@@ -138,7 +135,8 @@ impl ReplicaSet {
 
     /// The connection string of the lab's administrator.
     pub fn admin_uri(&self) -> String {
-        self.endpoint.connection_string(self.endpoint.admin.as_ref())
+        self.endpoint
+            .connection_string(self.endpoint.admin.as_ref())
     }
 
     /// The ids of the processes that run.
@@ -180,23 +178,43 @@ impl ReplicaSet {
         } else {
             doc! {"replSetStepDown": 20, "secondaryCatchUpPeriodSecs": 10}
         };
-        match self.endpoint.connect(old).await?.run("admin", command).await {
+        match self
+            .endpoint
+            .connect(old)
+            .await?
+            .run("admin", command)
+            .await
+        {
             // Without a code the connection broke, as it does when the old primary lets go.
             Err(error) if code(&error).is_some() => {
                 return Err(error).with_context(|| format!("{} does not step down", self.name()));
             }
             _ => {}
         }
-        until(ELECTION_LIMIT, || async {
+        let new = until(ELECTION_LIMIT, || async {
             self.primary().await.ok().filter(|new| alone || *new != old)
         })
         .await
-        .with_context(|| format!("{} elected no other primary", self.name()))
+        .with_context(|| format!("{} elected no other primary", self.name()))?;
+        if !alone {
+            // Else the next step-downs would soon find nobody who may be elected.
+            let unfreeze = doc! {"replSetFreeze": 0};
+            let mut old = self.endpoint.connect(old).await?;
+            old.run("admin", unfreeze).await.with_context(|| {
+                format!("{}'s old primary cannot be elected again", self.name())
+            })?;
+        }
+        Ok(new)
     }
 
     /// `kill -9`; returns when the process is gone.
     pub async fn kill(&self, i: usize) -> Result<()> {
-        self.member(i)?.process.lock().await.kill()
+        let mut process = self.member(i)?.process.lock().await;
+        if let (Some(board), Some(pid)) = (&self.board, process.pid()) {
+            // Another process may get the id.
+            board.allow(pid);
+        }
+        process.kill()
     }
 
     /// Kills the primary and says which it was.
@@ -280,7 +298,7 @@ impl Member {
     }
 }
 
-fn arguments(plan: &Plan, dir: &TempDir) -> Result<Vec<String>> {
+fn arguments(plan: &Plan, dir: &Folder) -> Result<Vec<String>> {
     let mut args: Vec<String> = ["--replSet", &plan.name].map(str::to_owned).into();
     match plan.role {
         Role::Config => args.push("--configsvr".to_owned()),

@@ -10,6 +10,7 @@ use bson::{Bson, Document, Timestamp, doc};
 
 use crate::endpoint::Topology;
 use crate::snapshot::{self, ReadAt};
+use crate::wire::Gossip;
 
 /// One range of a collection's `_id`.
 #[derive(Debug, Clone)]
@@ -32,18 +33,23 @@ pub struct Routing {
 impl Routing {
     /// The table as it is now, majority-committed.
     pub async fn load(topology: &Topology, ns: &str) -> Result<Self> {
-        Self::load_at(topology, ns, ReadAt::Majority).await
+        Self::load_at(topology, &Gossip::default(), ns, ReadAt::Majority).await
     }
 
     /// The table as it was.
-    pub async fn load_at(topology: &Topology, ns: &str, at: ReadAt) -> Result<Self> {
+    pub async fn load_at(
+        topology: &Topology,
+        gossip: &Gossip,
+        ns: &str,
+        at: ReadAt,
+    ) -> Result<Self> {
         let config = &topology.config;
-        let collection = snapshot::find(config, "config.collections", at, doc! {"_id": ns})
+        let collection = snapshot::find(config, gossip, "config.collections", at, doc! {"_id": ns})
             .await?
             .pop()
             .with_context(|| format!("{ns} is not sharded"))?;
         let uuid = collection.get("uuid").cloned().context("no uuid")?;
-        let mut chunks = snapshot::find(config, "config.chunks", at, doc! {"uuid": uuid})
+        let mut chunks = snapshot::find(config, gossip, "config.chunks", at, doc! {"uuid": uuid})
             .await?
             .iter()
             .map(Chunk::parse)
@@ -84,7 +90,10 @@ impl Routing {
             .filter(|chunk| chunk.shard == shard)
             .map(|chunk| chunk.version)
             .max()
-            .unwrap_or(Timestamp { time: 0, increment: 0 });
+            .unwrap_or(Timestamp {
+                time: 0,
+                increment: 0,
+            });
         doc! {"t": self.timestamp, "e": self.epoch, "v": version}
     }
 

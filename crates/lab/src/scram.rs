@@ -32,9 +32,14 @@ pub async fn log_in(connection: &mut Connection, credentials: &Credentials) -> R
         .await?;
     let server_first = text(&reply)?;
     let server_nonce = attribute(&server_first, "r=")?;
-    ensure!(server_nonce.starts_with(&nonce), "the server's nonce is not ours");
+    ensure!(
+        server_nonce.starts_with(&nonce),
+        "the server's nonce is not ours"
+    );
     let salt = Binary::from_base64(attribute(&server_first, "s=")?, BinarySubtype::Generic)?.bytes;
-    let rounds: u32 = attribute(&server_first, "i=")?.parse().context("no iteration count")?;
+    let rounds: u32 = attribute(&server_first, "i=")?
+        .parse()
+        .context("no iteration count")?;
 
     let mut salted = [0; digest::SHA256_OUTPUT_LEN];
     pbkdf2::derive(
@@ -56,7 +61,10 @@ pub async fn log_in(connection: &mut Connection, credentials: &Credentials) -> R
         .map(|(key, sign)| key ^ sign)
         .collect();
 
-    let conversation = reply.get("conversationId").cloned().context("no conversationId")?;
+    let conversation = reply
+        .get("conversationId")
+        .cloned()
+        .context("no conversationId")?;
     let reply = connection
         .run(
             "admin",
@@ -73,7 +81,10 @@ pub async fn log_in(connection: &mut Connection, credentials: &Credentials) -> R
         attribute(&text(&reply)?, "v=")? == expected,
         "the server does not know the password either"
     );
-    ensure!(reply.get_bool("done").unwrap_or(false), "the server wants more");
+    ensure!(
+        reply.get_bool("done").unwrap_or(false),
+        "the server wants more"
+    );
     Ok(())
 }
 
@@ -105,7 +116,10 @@ fn encode(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
-        let word = group.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        let word = group
+            .iter()
+            .fold(0u32, |word, byte| word << 8 | u32::from(*byte))
+            << (8 * (3 - group.len()));
         for index in 0..4 {
             if index <= group.len() {
                 out.push(ALPHABET[(word >> (18 - 6 * index)) as usize & 63] as char);
@@ -115,4 +129,25 @@ fn encode(bytes: &[u8]) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::encode;
+
+    /// RFC 4648, section 10.
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        for (plain, encoded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(encode(plain.as_bytes()), encoded);
+        }
+    }
 }

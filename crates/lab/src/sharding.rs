@@ -4,22 +4,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bson::{Bson, Document, doc};
 use mongodb::Collection;
 use mongodb::options::WriteConcern;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::cluster::Lab;
 use crate::endpoint::Endpoint;
 use crate::routing::Routing;
 use crate::snapshot::{self, ReadAt, split};
-use crate::wire::majority;
+use crate::wire::{Gossip, code, majority};
 
 /// The limit on one migration of the lab's small chunks.
 pub const MIGRATION_LIMIT: Duration = Duration::from_secs(60);
 /// On the donor, after the recipient has cloned and before the critical section.
 const HOLD: &str = "moveChunkHangAtStep4";
+
+const LOCK_TIMEOUT: i32 = 24;
+const CONFLICTING_OPERATION: i32 = 117;
 
 /// The two documents of `config.settings` that hold the balancer's state.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -45,14 +49,28 @@ impl Lab {
 
     /// Shards a collection of an existing database by ranges of `_id`, split at `splits`; the
     /// range before `splits[i]` goes to the shard `owners[i]`, the rest to the last owner.
-    pub async fn shard_collection(&self, ns: &str, splits: &[Bson], owners: &[usize]) -> Result<()> {
-        ensure!(owners.len() == splits.len() + 1, "one owner more than splits, please");
+    pub async fn shard_collection(
+        &self,
+        ns: &str,
+        splits: &[Bson],
+        owners: &[usize],
+    ) -> Result<()> {
+        ensure!(
+            owners.len() == splits.len() + 1,
+            "one owner more than splits, please"
+        );
         let (db, collection) = split(ns)?;
         let topology = self.topology();
-        let database = snapshot::find(&topology.config, "config.databases", ReadAt::Majority, doc! {"_id": db})
-            .await?
-            .pop()
-            .with_context(|| format!("create the database {db} first"))?;
+        let database = snapshot::find(
+            &topology.config,
+            &Gossip::default(),
+            "config.databases",
+            ReadAt::Majority,
+            doc! {"_id": db},
+        )
+        .await?
+        .pop()
+        .with_context(|| format!("create the database {db} first"))?;
         let primary = topology.shard(database.get_str("primary")?)?;
         let create = doc! {
             "_shardsvrCreateCollection": collection,
@@ -96,7 +114,13 @@ impl Lab {
     /// Migrates the chunk that begins at `min` to the shard named `to`, and waits until the
     /// donor has deleted its copy.
     pub async fn move_range(&self, ns: &str, min: impl Into<Bson>, to: &str) -> Result<()> {
-        move_range(self.config().endpoint().clone(), ns.to_owned(), min.into(), to.to_owned()).await
+        move_range(
+            self.config().endpoint().clone(),
+            ns.to_owned(),
+            min.into(),
+            to.to_owned(),
+        )
+        .await
     }
 
     /// Begins a migration and holds it open, cloned but not committed, until it is released.
@@ -125,7 +149,7 @@ impl Lab {
             .or_else(|_| anyhow::Ok(0))?;
         let config = topology.config.clone();
         let task = tokio::spawn(move_range(config, ns.to_owned(), min, to.to_owned()));
-        let held = HeldMigration {
+        let mut held = HeldMigration {
             donor: donor.clone(),
             task: Some(task),
         };
@@ -134,11 +158,21 @@ impl Lab {
             "timesEntered": entered + 1,
             "maxTimeMS": 15_000,
         };
-        donor
-            .run("admin", reached)
-            .await
-            .context("the migration did not get to where it is held")?;
-        Ok(held)
+        let Some(migration) = &mut held.task else {
+            bail!("the migration has no task");
+        };
+        tokio::select! {
+            reached = donor.run("admin", reached) => {
+                reached.context("the migration did not get to where it is held")?;
+                Ok(held)
+            }
+            ended = migration => {
+                held.task = None;
+                let_go(&donor).await?;
+                ended.context("the migration's task was lost")??;
+                bail!("the migration ended without a stop");
+            }
+        }
     }
 
     /// The balancer's documents as they are now; none for a balancer that was never touched.
@@ -153,7 +187,10 @@ impl Lab {
     /// Writes the balancer's documents directly; removes those that are `None`.
     pub async fn set_balancer_documents(&self, documents: &BalancerDocuments) -> Result<()> {
         let settings = self.settings();
-        for (id, document) in [("balancer", &documents.balancer), ("autosplit", &documents.autosplit)] {
+        for (id, document) in [
+            ("balancer", &documents.balancer),
+            ("autosplit", &documents.autosplit),
+        ] {
             let filter = doc! {"_id": id};
             match document {
                 Some(document) => {
@@ -170,7 +207,10 @@ impl Lab {
     /// What `sh.stopBalancer()` does through a router.
     pub async fn operator_stops_balancer(&self) -> Result<()> {
         self.config()
-            .run("admin", doc! {"_configsvrBalancerStop": 1, "maxTimeMS": 15_000})
+            .run(
+                "admin",
+                doc! {"_configsvrBalancerStop": 1, "maxTimeMS": 15_000},
+            )
             .await
             .context("cannot stop the balancer")?;
         Ok(())
@@ -179,7 +219,10 @@ impl Lab {
     /// What `sh.startBalancer()` does through a router.
     pub async fn operator_starts_balancer(&self) -> Result<()> {
         self.config()
-            .run("admin", doc! {"_configsvrBalancerStart": 1, "maxTimeMS": 15_000})
+            .run(
+                "admin",
+                doc! {"_configsvrBalancerStart": 1, "maxTimeMS": 15_000},
+            )
             .await
             .context("cannot start the balancer")?;
         Ok(())
@@ -197,20 +240,36 @@ impl Lab {
 }
 
 async fn move_range(config: Arc<Endpoint>, ns: String, min: Bson, to: String) -> Result<()> {
-    let command = doc! {
-        "_configsvrMoveRange": &ns,
-        "toShard": &to,
-        "min": {"_id": min.clone()},
-        "waitForDelete": true,
-        "writeConcern": majority(),
-    };
-    config
-        .connect_primary()
-        .await?
-        .run_within(MIGRATION_LIMIT, "admin", command)
-        .await
-        .with_context(|| format!("cannot move the chunk of {ns} at {min} to {to}"))?;
-    Ok(())
+    let end = Instant::now() + MIGRATION_LIMIT;
+    loop {
+        let command = doc! {
+            "_configsvrMoveRange": &ns,
+            "toShard": &to,
+            "min": {"_id": min.clone()},
+            "waitForDelete": true,
+            "writeConcern": majority(),
+        };
+        let mut connection = config.connect_primary().await?;
+        match connection
+            .run_within(MIGRATION_LIMIT, "admin", command)
+            .await
+        {
+            Ok(_) => return Ok(()),
+            // The donor waits 0.5 s for the collection's lock before it commits, and no longer:
+            // a transaction that is held open keeps it, and the migration is undone.
+            Err(error)
+                if matches!(code(&error), Some(LOCK_TIMEOUT | CONFLICTING_OPERATION))
+                    && Instant::now() < end =>
+            {
+                tracing::debug!("a migration is tried again: {error:#}");
+            }
+            Err(error) => {
+                return Err(
+                    error.context(format!("cannot move the chunk of {ns} at {min} to {to}"))
+                );
+            }
+        }
+    }
 }
 
 /// A migration that waits on its donor. Dropping it lets the migration go on, soon.
@@ -224,9 +283,8 @@ impl HeldMigration {
     /// Lets the migration go on and waits for its end.
     pub async fn release(mut self) -> Result<()> {
         let off = let_go(&self.donor).await;
-        match self.task.take() {
-            Some(task) => task.await.context("the migration's task was lost")??,
-            None => {}
+        if let Some(task) = self.task.take() {
+            task.await.context("the migration's task was lost")??;
         }
         off
     }
@@ -251,6 +309,9 @@ impl Drop for HeldMigration {
 
 async fn let_go(donor: &Endpoint) -> Result<()> {
     let off = doc! {"configureFailPoint": HOLD, "mode": "off"};
-    donor.run("admin", off).await.context("cannot release the migration")?;
+    donor
+        .run("admin", off)
+        .await
+        .context("cannot release the migration")?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use bson::{Bson, Document, Timestamp, doc};
 use crate::cluster::Lab;
 use crate::endpoint::Endpoint;
 use crate::routing::Routing;
-use crate::wire::COMMAND_LIMIT;
+use crate::wire::{COMMAND_LIMIT, Gossip};
 
 /// Read concern of a read.
 #[derive(Debug, Clone, Copy)]
@@ -28,15 +28,17 @@ impl ReadAt {
     }
 }
 
-/// All documents of one part's `ns` that match, in `_id` order where an index allows it.
+/// All documents of one part's `ns` that match, in `_id` order, orphans of migrations included.
+/// For a time that the part's clock may not have come to, gossip it.
 pub async fn find(
     part: &Endpoint,
+    gossip: &Gossip,
     ns: &str,
     at: ReadAt,
     filter: Document,
 ) -> Result<Vec<Document>> {
     let (db, collection) = split(ns)?;
-    let mut connection = part.connect_primary().await?;
+    let mut connection = part.connect_primary().await?.gossiping(gossip.clone());
     let command = doc! {
         "find": collection,
         "filter": filter,
@@ -82,13 +84,15 @@ pub async fn find_at(
     filter: Document,
 ) -> Result<Vec<Document>> {
     let topology = lab.topology();
-    let routing = Routing::load_at(&topology, ns, ReadAt::Time(time)).await?;
+    // A part whose clock has not come to `time` yet refuses it (72), until it is told.
+    let gossip = topology.gossip().await?;
+    let routing = Routing::load_at(&topology, &gossip, ns, ReadAt::Time(time)).await?;
     let mut all = Vec::new();
     for shard in topology.shards.iter() {
         if !routing.chunks.iter().any(|chunk| chunk.shard == shard.name) {
             continue;
         }
-        for document in find(shard, ns, ReadAt::Time(time), filter.clone()).await? {
+        for document in find(shard, &gossip, ns, ReadAt::Time(time), filter.clone()).await? {
             let id = document.get("_id").context("a document without _id")?;
             if routing.owner(id)? == shard.name {
                 all.push(document);

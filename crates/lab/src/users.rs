@@ -84,6 +84,10 @@ impl Users {
                     "privileges": [
                         {"resource": {"cluster": true}, "actions": ["internal"]},
                         {
+                            "resource": {"db": "config", "collection": "system.sharding_ddl_coordinators"},
+                            "actions": ["find"],
+                        },
+                        {
                             "resource": {"db": "config", "collection": "settings"},
                             "actions": ["find", "insert", "update", "remove"],
                         },

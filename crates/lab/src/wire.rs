@@ -56,7 +56,10 @@ pub struct Gossip(Arc<Mutex<Option<Document>>>);
 
 impl Gossip {
     fn get(&self) -> Option<Document> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn see(&self, reply: &Document) {
@@ -155,7 +158,10 @@ impl Connection {
             i32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
         };
         let length = usize::try_from(field(0)).unwrap_or(0);
-        ensure!((HEADER + 5..=MAX_MESSAGE).contains(&length), "a reply of {length} bytes");
+        ensure!(
+            (HEADER + 5..=MAX_MESSAGE).contains(&length),
+            "a reply of {length} bytes"
+        );
         if field(8) != self.request || field(12) != OP_MSG {
             bail!("a reply to another request");
         }
@@ -167,7 +173,10 @@ impl Connection {
 }
 
 fn failure(reply: &Document) -> Option<CommandError> {
-    let ok = matches!(reply.get("ok"), Some(Bson::Double(1.0) | Bson::Int32(1) | Bson::Boolean(true)));
+    let ok = matches!(
+        reply.get("ok"),
+        Some(Bson::Double(1.0) | Bson::Int32(1) | Bson::Boolean(true))
+    );
     let source = if !ok {
         reply
     } else if let Some(Bson::Document(first)) = reply
@@ -185,7 +194,12 @@ fn failure(reply: &Document) -> Option<CommandError> {
         message: source.get_str("errmsg").unwrap_or_default().to_owned(),
         labels: reply
             .get_array("errorLabels")
-            .map(|labels| labels.iter().filter_map(|l| Some(l.as_str()?.to_owned())).collect())
+            .map(|labels| {
+                labels
+                    .iter()
+                    .filter_map(|l| Some(l.as_str()?.to_owned()))
+                    .collect()
+            })
             .unwrap_or_default(),
     })
 }

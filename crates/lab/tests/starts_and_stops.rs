@@ -32,4 +32,3 @@ async fn members_users_and_proxies_together() {
     let names = lab.config().client().list_database_names().await.unwrap();
     assert!(names.contains(&"config".to_owned()));
 }
-

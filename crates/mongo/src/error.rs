@@ -54,6 +54,17 @@ pub enum MongoError {
 pub type Result<T> = std::result::Result<T, MongoError>;
 
 impl MongoError {
+    /// Whether no further try can help, until somebody changes something.
+    pub fn is_lasting(&self) -> bool {
+        use MongoError::*;
+        match self {
+            Unreachable { .. } | Command { .. } | StopConnectionOpen { .. } | StopConnectionLost => false,
+            BadUri(_) | IsMongos { .. } | NotConfigServer { .. } | NotReplicaSet { .. } | OtherReplicaSet { .. } => true,
+            TooOld { .. } | AuthenticationFailed { .. } | Unauthorized { .. } | Reply { .. } | Settings(_) => true,
+            HistoryLost { .. } | HeldByAnother { .. } | BadShardHost { .. } => true,
+        }
+    }
+
     /// The error of a command that `need` describes, sent to `part`.
     pub(crate) fn from_driver(part: &PartId, need: &Need, error: &Error) -> MongoError {
         let part = part.to_string();

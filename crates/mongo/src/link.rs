@@ -85,6 +85,18 @@ impl ClusterLink {
         Ok(parts)
     }
 
+    /// The id that the cluster gave itself when its first shard was added: the same whatever hosts it
+    /// is reached by.
+    pub async fn identity(&self) -> Result<String> {
+        let rows = read_config(&self.config, &READ_CONFIG, "version", doc! {}, 1).await?;
+        let id = rows.first().and_then(|row| row.get_object_id("clusterId").ok());
+        id.map(|id| id.to_hex()).ok_or_else(|| MongoError::Reply {
+            part: self.config.id.to_string(),
+            what: "config.version",
+            why: "it has no clusterId: add a shard first".into(),
+        })
+    }
+
     fn shard(&self, address: &PartAddress) -> Result<PartLink> {
         let mut options = self.options.clone();
         options.hosts = address.members()?;
@@ -255,7 +267,13 @@ async fn examine_seed(options: &ClientOptions, host: &ServerAddress) -> Result<S
 }
 
 /// Reads up to `limit` documents of a collection of `config`.
-pub(crate) async fn read_config(part: &PartLink, collection: &str, filter: Document, limit: i64) -> Result<Vec<Document>> {
+pub(crate) async fn read_config(
+    part: &PartLink,
+    need: &Need,
+    collection: &str,
+    filter: Document,
+    limit: i64,
+) -> Result<Vec<Document>> {
     let command = doc! {
         "find": collection,
         "filter": filter,
@@ -265,7 +283,7 @@ pub(crate) async fn read_config(part: &PartLink, collection: &str, filter: Docum
         "readConcern": {"level": "majority"},
         "maxTimeMS": 10_000,
     };
-    part.first_batch("config", &READ_CONFIG, command).await
+    part.first_batch("config", need, command).await
 }
 
 /// Asks a part for its own view of itself.

@@ -9,18 +9,19 @@ use stillpoint_core::checkpoint::PartId;
 
 use crate::error::Result;
 use crate::link::{PartLink, read_config};
-use crate::privileges::SEE_OPERATIONS;
+use crate::privileges::{Need, READ_CONFIG, SEE_DDL, SEE_OPERATIONS};
 
 /// Collections of `config` that hold a document for as long as something is under way, on every part
 /// (one that a part does not have is empty), and what a document in it means.
-const MARKS: &[(&str, &str)] = &[
-    ("migrations", "a migration"),
-    ("migrationCoordinators", "a migration"),
-    ("migrationRecipients", "a migration"),
-    ("system.sharding_ddl_coordinators", "a DDL operation"),
-    ("reshardingOperations", "resharding"),
-    ("localReshardingOperations.donor", "resharding"),
-    ("localReshardingOperations.recipient", "resharding"),
+const MARKS: &[(&str, &str, &Need)] = &[
+    ("migrations", "a migration", &READ_CONFIG),
+    ("migrationCoordinators", "a migration", &READ_CONFIG),
+    ("migrationRecipients", "a migration", &READ_CONFIG),
+    // Its name begins with `system.`, so that a right to read the database does not cover it.
+    ("system.sharding_ddl_coordinators", "a DDL operation", &SEE_DDL),
+    ("reshardingOperations", "resharding", &READ_CONFIG),
+    ("localReshardingOperations.donor", "resharding", &READ_CONFIG),
+    ("localReshardingOperations.recipient", "resharding", &READ_CONFIG),
 ];
 
 /// Commands that move data or change the sharded catalogue while they run.
@@ -61,8 +62,8 @@ pub async fn look(parts: &[PartLink]) -> Result<Vec<String>> {
 
 async fn look_at(part: &PartLink) -> Result<Vec<String>> {
     let marks = async {
-        let looks = MARKS.iter().map(|(collection, meaning)| async move {
-            let rows = read_config(part, collection, doc! {}, 3).await?;
+        let looks = MARKS.iter().map(|(collection, meaning, need)| async move {
+            let rows = read_config(part, need, collection, doc! {}, 3).await?;
             Ok(rows.iter().map(|row| in_words(&part.id, meaning, row)).collect::<Vec<_>>())
         });
         Ok(try_join_all(looks).await?.concat())

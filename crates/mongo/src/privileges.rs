@@ -48,6 +48,7 @@ needs! {
     SEE_OPERATIONS: Every, "see the operations under way", "inprog", "the cluster", None;
     SEE_STATUS: Every, "see the replica set's status", "replSetGetStatus", "the cluster", None;
     READ_CONFIG: Every, "read the collections of config", "find", "the database config", Some(("config", "shards"));
+    SEE_DDL: Every, "see the DDL operations under way", "find", "config.system.sharding_ddl_coordinators", Some(("config", "system.sharding_ddl_coordinators"));
     CONTROL_BALANCER: ConfigServers, "stop the balancer", "internal", "the cluster", None;
     READ_SETTINGS: ConfigServers, "read the balancer's settings", "find", "config.settings", Some(("config", "settings"));
     PUT_BACK_BALANCER: ConfigServers, "put the balancer's settings back", "update", "config.settings", Some(("config", "settings"));
@@ -60,6 +61,7 @@ pub const NOTHING: Need = Need { what: "say hello", action: "none", resource: "t
 /// The role's definition, for the operator's guide and the doctor.
 const ROLE: &str = r#"{createRole: "stillpoint", roles: ["backup", "clusterMonitor"], privileges: [
     {resource: {cluster: true}, actions: ["internal"]},
+    {resource: {db: "config", collection: "system.sharding_ddl_coordinators"}, actions: ["find"]},
     {resource: {db: "config", collection: "settings"}, actions: ["find", "insert", "update", "remove"]}]}"#;
 
 /// The commands that make the role and give it to `user` (`name` and `database`), or, without one,

@@ -5,6 +5,7 @@ use mongodb::options::ServerAddress;
 
 use crate::error::{MongoError, Result};
 use crate::link::{PartLink, read_config};
+use crate::privileges::READ_CONFIG;
 
 /// More shards than any cluster has; one more is an error, never a part left out.
 const MOST_SHARDS: usize = 4096;
@@ -37,7 +38,7 @@ impl PartAddress {
 
 /// The shards, by name, majority-committed.
 pub async fn shards(config: &PartLink) -> Result<Vec<PartAddress>> {
-    let rows = read_config(config, "shards", doc! {}, MOST_SHARDS as i64 + 1).await?;
+    let rows = read_config(config, &READ_CONFIG, "shards", doc! {}, MOST_SHARDS as i64 + 1).await?;
     let wrong = |why: &str| MongoError::Reply { part: config.id.to_string(), what: "config.shards", why: why.into() };
     if rows.len() > MOST_SHARDS {
         return Err(wrong("it has more shards than can be"));

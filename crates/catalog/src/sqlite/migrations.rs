@@ -5,8 +5,13 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 const STEPS: &[&str] = &[
-    // 1: projects, keys, clusters, leases, checkpoints.
-    "CREATE TABLE projects (
+    // 1: projects, keys, clusters, leases, checkpoints. `seal` holds a known text, sealed, by which a
+    // wrong key file is noticed at once.
+    "CREATE TABLE seal (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        sealed BLOB NOT NULL
+     ) STRICT;
+     CREATE TABLE projects (
         id TEXT PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         created TEXT NOT NULL
@@ -24,6 +29,7 @@ const STEPS: &[&str] = &[
         id TEXT PRIMARY KEY,
         project TEXT NOT NULL REFERENCES projects,
         name TEXT NOT NULL,
+        identity TEXT NOT NULL UNIQUE,
         uri_sealed BLOB NOT NULL,
         created TEXT NOT NULL,
         UNIQUE (project, name)

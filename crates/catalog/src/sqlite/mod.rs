@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use stillpoint_core::checkpoint::Checkpoint;
 use stillpoint_core::{CheckpointId, ClusterId, ProjectId};
 
@@ -25,6 +25,8 @@ use crate::{ApiKey, Catalog, CatalogError, Cluster, Lease, LeaseState, Page, Pro
 
 /// How long a write waits for another process's.
 pub const BUSY: Duration = Duration::from_secs(5);
+/// What is sealed into each catalog to know its key by.
+const SEALED: &str = "the catalog";
 /// Connections for reading that are kept open.
 const IDLE_READERS: usize = 8;
 
@@ -47,6 +49,16 @@ impl std::fmt::Debug for SqliteCatalog {
 }
 
 impl SqliteCatalog {
+    /// Opens a catalog with the key of a key file. Both are made if there is neither; a new key would
+    /// be of no use to a catalog that exists.
+    pub fn open_with_key_file(path: &Path, key_file: &Path) -> Result<SqliteCatalog> {
+        if path.exists() && !key_file.exists() {
+            let (key, catalog) = (key_file.display().to_string(), path.display().to_string());
+            return Err(CatalogError::KeyFileMissing { key, catalog });
+        }
+        SqliteCatalog::open(path, Sealer::from_file(key_file)?)
+    }
+
     /// Opens a catalog, makes it if there is none, and brings an older one up to date. Nothing is
     /// written to a file that is no catalog or that a newer version wrote.
     pub fn open(path: &Path, sealer: Sealer) -> Result<SqliteCatalog> {
@@ -70,6 +82,7 @@ impl SqliteCatalog {
             .and_then(|()| writer.pragma_update(None, "synchronous", "full"))
             .and_then(|()| migrations::migrate(&mut writer))
             .map_err(|e| unreadable(e.to_string()))?;
+        check_seal(&mut writer, &sealer)?;
         Ok(SqliteCatalog(Arc::new(Inner {
             path: path.to_owned(),
             sealer,
@@ -116,6 +129,21 @@ fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Seals a known text into a new catalog, and opens it in one that exists: a wrong key is an error now,
+/// not when the first connection string is needed.
+fn check_seal(writer: &mut Connection, sealer: &Sealer) -> Result<()> {
+    let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(store)?;
+    let read = transaction.query_row("SELECT sealed FROM seal", [], |row| row.get::<_, Vec<u8>>(0)).optional();
+    match read.map_err(store)? {
+        Some(sealed) => drop(sealer.open(SEALED, &sealed)?),
+        None => {
+            let sealed = sealer.seal(SEALED, SEALED)?;
+            transaction.execute("INSERT INTO seal (one, sealed) VALUES (1, ?1)", params![sealed]).map_err(store)?;
+        }
+    }
+    transaction.commit().map_err(store)
 }
 
 fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
@@ -226,6 +254,9 @@ impl Catalog for SqliteCatalog {
     async fn add_cluster(&self, cluster: &Cluster) -> Result<()> {
         let cluster = cluster.clone();
         self.write(move |transaction, sealer| {
+            if let Some(name) = rows::cluster_of_identity(transaction, &cluster.identity)? {
+                return Err(CatalogError::SameCluster(name));
+            }
             rows::insert_cluster(transaction, sealer, &cluster)?
                 .map_err(|e| unless_taken(e, || CatalogError::Duplicate { kind: "cluster", name: cluster.name.clone() }))
         })

@@ -140,6 +140,7 @@ fn cluster_of(row: &Row, sealer: &Sealer) -> Result<Cluster> {
         id,
         project: parsed(row, "project")?,
         name: row.get("name").map_err(store)?,
+        identity: row.get("identity").map_err(store)?,
         uri: sealer.open(&cluster_owner(id), &sealed)?,
         created: parsed(row, "created")?,
     })
@@ -149,16 +150,23 @@ pub fn insert_cluster(transaction: &Transaction, sealer: &Sealer, cluster: &Clus
     let sealed = sealer.seal(&cluster_owner(cluster.id), cluster.uri.expose_secret())?;
     let inserted = execute(
         transaction,
-        "INSERT INTO clusters (id, project, name, uri_sealed, created) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO clusters (id, project, name, identity, uri_sealed, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         params![
             cluster.id.to_string(),
             cluster.project.to_string(),
             cluster.name,
+            cluster.identity,
             sealed,
             cluster.created.to_string()
         ],
     );
     Ok(inserted.map(drop))
+}
+
+/// The name of the cluster that has this identity, if one has.
+pub fn cluster_of_identity(connection: &Connection, identity: &str) -> Result<Option<String>> {
+    let sql = "SELECT name FROM clusters WHERE identity = ?1";
+    one(connection, sql, params![identity], |row| row.get("name").map_err(store))
 }
 
 pub fn cluster(connection: &Connection, sealer: &Sealer, id: ClusterId) -> Result<Option<Cluster>> {

@@ -103,6 +103,8 @@ pub enum Outcome {
     Done(Reply),
     /// It failed, or its limit passed: what it should have done may or may not have happened.
     Failed(String),
+    /// It failed in a way that no further try can mend, such as a privilege that is missing.
+    Denied(String),
     /// The lease is another holder's: this machine must not write the record again.
     Fenced,
 }
@@ -244,6 +246,7 @@ impl Machine {
             Outcome::Fenced => self.depose(),
             Outcome::Done(reply) => self.done(pending, reply),
             Outcome::Failed(why) => self.failed(pending, why),
+            Outcome::Denied(why) => self.denied(pending, why),
         }
         self.take_commands()
     }
@@ -345,6 +348,16 @@ impl Machine {
             }
             // A pause that failed was long enough.
             Pending::Wait(next) => self.go_on(next),
+        }
+    }
+
+    /// What would be tried again is given up; what is owed is not.
+    fn denied(&mut self, pending: Pending, why: String) {
+        match pending {
+            Pending::Look | Pending::Resurvey => self.fail(Reason::Unreachable, why),
+            Pending::Token(part, _) => self.fail(Reason::TokenNotWritten, format!("{part}: {why}")),
+            Pending::Find(part, _) => self.fail(Reason::TokenNotFound, format!("{part}: {why}")),
+            pending => self.failed(pending, why),
         }
     }
 

@@ -537,6 +537,22 @@ fn what_moves_is_waited_for_and_then_given_up() {
 }
 
 #[test]
+fn what_is_denied_is_not_tried_again() {
+    for (name, reason) in [
+        ("look-for-movement", Reason::Unreachable),
+        ("write-token", Reason::TokenNotWritten),
+        ("find-token", Reason::TokenNotFound),
+    ] {
+        let mut sim = Sim::new(true);
+        answer_at(&mut sim, name, || Outcome::Denied("not authorized".into()));
+        sim.settle();
+        sim.check();
+        assert_eq!(failure(&sim), reason);
+        assert!(sim.stored.failure.as_ref().unwrap().detail.contains("not authorized"));
+    }
+}
+
+#[test]
 fn a_token_that_is_not_in_the_oplog_fails_the_checkpoint() {
     let mut sim = Sim::new(true);
     answer_at(&mut sim, "find-token", || Outcome::Done(Reply::Seen(None)));

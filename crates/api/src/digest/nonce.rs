@@ -1,0 +1,129 @@
+//! Nonces that prove themselves, and the counts that were used with them.
+//!
+//! A nonce is `time (8 bytes) ‖ chance (8) ‖ HMAC-SHA-256 of both, cut to 16`, in hex, under a key
+//! that lives as long as the process. So a challenge that nobody answers costs no memory, however
+//! many there are. Only a nonce that came with a right answer is remembered, with the counts (`nc`)
+//! used so far, until it is too old; see [`Used`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ring::hmac;
+
+/// How long a nonce is good for.
+pub const LIFETIME: Duration = Duration::from_secs(300);
+/// Nonces in use that are remembered at once: some 5 MB. With more, the oldest goes stale early.
+pub const CAPACITY: usize = 65_536;
+/// How far behind the highest count of its nonce a count may come in: clients send requests over
+/// several connections, so they overtake each other.
+pub const WINDOW: u32 = u128::BITS;
+
+const TAG: usize = 16;
+
+/// A nonce of ours: when it was made (milliseconds since the Unix epoch), then chance. Sorts by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Nonce([u8; 16]);
+
+impl Nonce {
+    pub fn new(now: Timestamp, chance: u64) -> Nonce {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&milliseconds(now).to_be_bytes());
+        bytes[8..].copy_from_slice(&chance.to_be_bytes());
+        Nonce(bytes)
+    }
+
+    /// As it goes to the client.
+    pub fn text(&self, key: &hmac::Key) -> String {
+        let tag = hmac::sign(key, &self.0);
+        let mut bytes = [0; 16 + TAG];
+        bytes[..16].copy_from_slice(&self.0);
+        bytes[16..].copy_from_slice(&tag.as_ref()[..TAG]);
+        hex::encode(bytes)
+    }
+
+    /// What a client gave back, if it is a nonce of this process.
+    pub fn parse(text: &str, key: &hmac::Key) -> Option<Nonce> {
+        let mut bytes = [0; 16 + TAG];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        let (head, tag) = bytes.split_first_chunk::<16>()?;
+        let right = hmac::sign(key, head);
+        let same = subtle::ConstantTimeEq::ct_eq(&right.as_ref()[..TAG], tag);
+        bool::from(same).then_some(Nonce(*head))
+    }
+
+    fn made(&self) -> u64 {
+        self.0.iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+    }
+
+    /// A nonce from the future was made before the clock was set back; it is as good as old.
+    fn too_old(&self, now: Timestamp) -> bool {
+        let lifetime = LIFETIME.as_millis() as u64;
+        milliseconds(now).checked_sub(self.made()).is_none_or(|age| age >= lifetime)
+    }
+}
+
+fn milliseconds(time: Timestamp) -> u64 {
+    u64::try_from(time.as_millisecond()).unwrap_or(0)
+}
+
+/// The counts used with one nonce.
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    highest: u32,
+    /// Bit n: `highest - n` was used.
+    used: u128,
+}
+
+impl Counts {
+    fn take(&mut self, nc: u32) -> bool {
+        if let Some(ahead) = nc.checked_sub(self.highest).filter(|ahead| *ahead > 0) {
+            self.used = self.used.checked_shl(ahead).unwrap_or(0) | 1;
+            self.highest = nc;
+            return true;
+        }
+        let Some(bit) = 1u128.checked_shl(self.highest - nc) else { return false };
+        let fresh = self.used & bit == 0;
+        self.used |= bit;
+        fresh
+    }
+}
+
+/// The nonces that were answered rightly, at most [`CAPACITY`].
+#[derive(Debug, Default)]
+pub struct Used {
+    counts: BTreeMap<Nonce, Counts>,
+    /// The newest nonce that was ever forgotten. One at or before it that is not in the table may
+    /// have been used already, so it is stale. Also holds when the clock goes back.
+    forgotten: Option<Nonce>,
+}
+
+impl Used {
+    /// Takes a count of a nonce; whether it was neither too old nor taken before.
+    pub fn take(&mut self, nonce: Nonce, nc: u32, now: Timestamp) -> bool {
+        if nonce.too_old(now) {
+            return false;
+        }
+        if let Some(counts) = self.counts.get_mut(&nonce) {
+            return counts.take(nc);
+        }
+        if self.forgotten.is_some_and(|forgotten| nonce <= forgotten) {
+            return false;
+        }
+        while let Some(oldest) = self.counts.first_entry()
+            && (oldest.key().too_old(now) || self.counts.len() >= CAPACITY)
+        {
+            self.forgotten = self.counts.pop_first().map(|(nonce, _)| nonce);
+        }
+        // The one that comes in may itself be the oldest.
+        if self.forgotten.is_some_and(|forgotten| nonce <= forgotten) {
+            return false;
+        }
+        self.counts.insert(nonce, Counts { highest: nc, used: 1 });
+        true
+    }
+
+    pub fn len(&self) -> usize {
+        self.counts.len()
+    }
+}

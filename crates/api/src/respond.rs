@@ -1,0 +1,167 @@
+//! How a document becomes a response: compact or pretty, in an envelope or not, compressed or not.
+
+use std::io::{self, Write};
+
+use axum::body::Body;
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter, Serializer};
+
+use crate::document::{Enveloped, ListDocument};
+use crate::error::{Code, Refusal};
+use crate::query::Common;
+
+/// Below this, a reply is one packet with or without compression.
+const WORTH_COMPRESSING: usize = 1_400;
+/// About what Get One takes for a cluster of a few shards.
+const USUAL: usize = 2_048;
+
+/// How a client wants its reply written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Style {
+    pub common: Common,
+    pub gzip: bool,
+}
+
+impl Style {
+    pub fn of(common: Common, headers: &HeaderMap) -> Style {
+        Style { common, gzip: headers.get_all(ACCEPT_ENCODING).iter().any(asks_for_gzip) }
+    }
+
+    /// A reply of one document.
+    pub fn one<T: Serialize>(self, status: StatusCode, document: &T) -> Result<Response, Refusal> {
+        let mut response = Response::new(Body::empty());
+        self.write(&mut response, status, document)?;
+        Ok(response)
+    }
+
+    /// A reply of a list, whose envelope is in the list itself.
+    pub fn list<T: Serialize>(self, mut list: ListDocument<'_, T>) -> Result<Response, Refusal> {
+        list.status = self.common.envelope.then_some(StatusCode::OK.as_u16());
+        let bare = Style { common: Common { envelope: false, ..self.common }, ..self };
+        bare.one(StatusCode::OK, &list)
+    }
+
+    /// Writes a refusal into the response that stands for it; other headers stay.
+    pub fn refuse(self, response: &mut Response, refusal: &Refusal) {
+        // The handler's response was empty, and axum may have said so already.
+        response.headers_mut().remove(CONTENT_LENGTH);
+        if self.write(response, refusal.code().status(), &refusal.document()).is_err() {
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        }
+    }
+
+    fn write<T: Serialize>(self, response: &mut Response, status: StatusCode, document: &T) -> Result<(), Refusal> {
+        let mut bytes = match self.common.envelope {
+            true => self.json(&Enveloped { content: document, status: status.as_u16() })?,
+            false => self.json(document)?,
+        };
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.gzip && bytes.len() >= WORTH_COMPRESSING {
+            bytes = compressed(&bytes)?;
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        *response.status_mut() = status;
+        *response.body_mut() = Body::from(bytes);
+        Ok(())
+    }
+
+    fn json<T: Serialize>(self, document: &T) -> Result<Vec<u8>, Refusal> {
+        let mut bytes = Vec::with_capacity(USUAL);
+        let written = match self.common.pretty {
+            true => document.serialize(&mut Serializer::with_formatter(&mut bytes, Pretty::default())),
+            false => document.serialize(&mut Serializer::with_formatter(&mut bytes, CompactFormatter)),
+        };
+        written.map_err(unexpected)?;
+        Ok(bytes)
+    }
+}
+
+fn unexpected(error: impl std::error::Error) -> Refusal {
+    tracing::error!(%error, "a document could not be written");
+    Refusal::new(Code::Unexpected, [])
+}
+
+fn compressed(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+    // Done where it is asked for: the largest list takes a few milliseconds at this level.
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).map_err(unexpected)
+}
+
+/// Whether `gzip` is among the codings asked for and not refused with `q=0`.
+fn asks_for_gzip(value: &HeaderValue) -> bool {
+    let Ok(value) = value.to_str() else { return false };
+    value.split(',').any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
+        let weight = weight.trim().strip_prefix("q=").and_then(|q| q.parse::<f32>().ok());
+        name.trim().eq_ignore_ascii_case("gzip") && weight.is_some_and(|q| q > 0.0)
+    })
+}
+
+/// The published example's form: two spaces a level, and none after a colon.
+#[derive(Debug, Default)]
+struct Pretty {
+    level: usize,
+    filled: bool,
+}
+
+impl Pretty {
+    fn open<W: ?Sized + Write>(&mut self, out: &mut W, bracket: u8) -> io::Result<()> {
+        self.level += 1;
+        self.filled = false;
+        out.write_all(&[bracket])
+    }
+
+    fn close<W: ?Sized + Write>(&mut self, out: &mut W, bracket: u8) -> io::Result<()> {
+        self.level -= 1;
+        if self.filled {
+            self.line(out)?;
+        }
+        self.filled = true;
+        out.write_all(&[bracket])
+    }
+
+    fn next<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        if !first {
+            out.write_all(b",")?;
+        }
+        self.filled = true;
+        self.line(out)
+    }
+
+    fn line<W: ?Sized + Write>(&self, out: &mut W) -> io::Result<()> {
+        out.write_all(b"\n")?;
+        (0..self.level).try_for_each(|_| out.write_all(b"  "))
+    }
+}
+
+impl Formatter for Pretty {
+    fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.open(out, b'[')
+    }
+
+    fn end_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.close(out, b']')
+    }
+
+    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.next(out, first)
+    }
+
+    fn begin_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.open(out, b'{')
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.close(out, b'}')
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.next(out, first)
+    }
+}

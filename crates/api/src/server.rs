@@ -1,0 +1,259 @@
+//! Connections: their limits, TLS, and a shutdown that lets requests under way finish.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tower::Service;
+
+/// Who is at the other end of a connection. Every request has one among its extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub tls: bool,
+}
+
+/// How to serve.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Plain HTTP without it; see [`crate::tls::from_files`].
+    pub tls: Option<Arc<ServerConfig>>,
+    pub limits: Limits,
+}
+
+/// What a connection may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open connections. Further ones wait in the kernel's queue until one closes.
+    pub connections: usize,
+    /// For the TLS handshake; for a first request; and for the header of each further one, which with
+    /// HTTP/1 is also how long a connection may be idle.
+    pub header: Duration,
+    /// How long an HTTP/2 connection may be idle.
+    pub idle: Duration,
+    /// Bytes of a request's header.
+    pub header_bytes: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams: u32,
+    /// How long a shutdown waits for requests under way; and an idle connection for its last bytes.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 1024,
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            header_bytes: 32 * 1024,
+            streams: 100,
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Serves until `shutdown` is done; then accepts no more, lets requests under way finish within
+/// [`Limits::drain`], and gives the number of connections that had to be cut off.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    options: Options,
+    shutdown: impl Future<Output = ()>,
+) -> usize {
+    let room = Arc::new(Semaphore::new(options.limits.connections));
+    let (stop, stopping) = watch::channel(());
+    let server = Arc::new(Server {
+        builder: builder(&options.limits),
+        tls: options.tls.map(TlsAcceptor::from),
+        limits: options.limits,
+        router,
+    });
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => {}
+            (stream, address, permit) = accept(&listener, &room) => {
+                let (server, stopping) = (server.clone(), stopping.clone());
+                connections.spawn(async move {
+                    server.connection(stream, address, stopping).await;
+                    drop(permit);
+                });
+            }
+        }
+    }
+
+    // Closed before the wait, so that new clients are told at once.
+    drop(listener);
+    drop(stop);
+    let all = async { while connections.join_next().await.is_some() {} };
+    if timeout(server.limits.drain, all).await.is_err() {
+        tracing::warn!(connections = connections.len(), "cut off at shutdown");
+    }
+    let cut_off = connections.len();
+    connections.shutdown().await;
+    cut_off
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header)
+        // Holds the header, so it is what limits it; hyper wants 8 KiB at least.
+        .max_buf_size(limits.header_bytes.max(8 * 1024));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(limits.streams)
+        .keep_alive_interval(limits.idle / 2)
+        .keep_alive_timeout(limits.header);
+    builder
+}
+
+/// The next connection, once there is room for it.
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    loop {
+        // The semaphore is never closed.
+        let Ok(permit) = room.clone().acquire_owned().await else { std::future::pending().await };
+        match listener.accept().await {
+            Ok((stream, address)) => return (stream, address, permit),
+            Err(error) => pause_after(&error).await,
+        }
+    }
+}
+
+/// A client that went away meanwhile is nothing; but without file handles left, trying again at once
+/// would only burn the processor.
+async fn pause_after(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+        tracing::error!(%error, "a connection could not be accepted");
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+struct Server {
+    builder: auto::Builder<TokioExecutor>,
+    tls: Option<TlsAcceptor>,
+    limits: Limits,
+    router: Router,
+}
+
+/// Whether anything goes on on a connection.
+#[derive(Default)]
+struct Activity {
+    under_way: AtomicUsize,
+    /// Since it was last looked at.
+    seen: AtomicBool,
+}
+
+/// One request under way, also if its client goes away in the middle of it.
+struct UnderWay<'a>(&'a Activity);
+
+impl<'a> UnderWay<'a> {
+    fn begin(activity: &'a Activity) -> UnderWay<'a> {
+        activity.under_way.fetch_add(1, Ordering::Relaxed);
+        activity.seen.store(true, Ordering::Relaxed);
+        UnderWay(activity)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.seen.store(true, Ordering::Relaxed);
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Activity {
+    /// Done once nothing went on for `first`, or, after a first request, for `idle` to twice that.
+    async fn ends(&self, first: Duration, idle: Duration) {
+        let mut wait = first;
+        loop {
+            sleep(wait).await;
+            let seen = self.seen.swap(false, Ordering::Relaxed);
+            if !seen && self.under_way.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            wait = idle;
+        }
+    }
+}
+
+impl Server {
+    async fn connection(&self, stream: TcpStream, address: SocketAddr, mut stopping: watch::Receiver<()>) {
+        // Replies are small: none should wait for more.
+        let _ = stream.set_nodelay(true);
+        let Some(acceptor) = &self.tls else {
+            return self.http(stream, Peer { address, tls: false }, stopping).await;
+        };
+        let handshake = tokio::select! {
+            handshake = timeout(self.limits.header, acceptor.accept(stream)) => handshake,
+            _ = stopping.changed() => return,
+        };
+        match handshake {
+            Ok(Ok(stream)) => self.http(stream, Peer { address, tls: true }, stopping).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        }
+    }
+
+    async fn http<S>(&self, stream: S, peer: Peer, mut stopping: watch::Receiver<()>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let activity = Arc::new(Activity::default());
+        let service = service_fn(|mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            let mut router = self.router.clone();
+            let activity = activity.clone();
+            async move {
+                let _under_way = UnderWay::begin(&activity);
+                // A router is always ready.
+                let response: Result<_, Infallible> = router.call(request.map(Body::new)).await;
+                response
+            }
+        });
+        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            done = connection.as_mut() => return ended(done),
+            // The sender is gone: the server stops.
+            _ = stopping.changed() => connection.as_mut().graceful_shutdown(),
+            () = activity.ends(self.limits.header, self.limits.idle) => connection.as_mut().graceful_shutdown(),
+        }
+        // At a shutdown `serve` ends the wait, perhaps sooner.
+        match timeout(self.limits.drain, connection).await {
+            Ok(done) => ended(done),
+            Err(_) => tracing::debug!("a connection did not end in time"),
+        }
+    }
+}
+
+/// What goes wrong with one connection is its client's affair.
+fn ended(done: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = done {
+        tracing::debug!(error, "a connection broke");
+    }
+}

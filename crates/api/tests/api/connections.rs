@@ -1,0 +1,149 @@
+//! Connections: shutdown, limits, TLS.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::routing::get;
+use stillpoint_api::tls::{TlsError, from_files};
+use stillpoint_api::{Limits, Options, Peer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::support::{Lab, READER, Running, item, limits, private};
+
+/// A router whose one route waits to be let go.
+fn slow() -> (Router, Arc<Notify>, Arc<Notify>) {
+    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (for_route, wait) = (began.clone(), go.clone());
+    let route = get(move || async move {
+        for_route.notify_one();
+        wait.notified().await;
+        "done"
+    });
+    (Router::new().route("/slow", route), began, go)
+}
+
+async fn open(server: &Running, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream
+}
+
+/// All that comes until the server closes.
+async fn rest(mut stream: TcpStream) -> String {
+    let mut read = Vec::new();
+    let _ = stream.read_to_end(&mut read).await;
+    String::from_utf8_lossy(&read).into_owned()
+}
+
+const SLOW: &str = "GET /slow HTTP/1.1\r\nHost: h\r\n\r\n";
+
+#[tokio::test]
+async fn a_shutdown_lets_a_request_under_way_finish_and_closes_idle_connections() {
+    let (router, began, go) = slow();
+    let server = Running::start(router, Options::default()).await;
+    let idle = open(&server, "").await;
+    let busy = open(&server, SLOW).await;
+    began.notified().await;
+    server.stop();
+    assert_eq!(rest(idle).await, "");
+    assert!(TcpStream::connect(server.address).await.is_err(), "no new connections");
+    assert!(!server.task.is_finished());
+    go.notify_one();
+    let reply = rest(busy).await;
+    assert!(reply.starts_with("HTTP/1.1 200 OK") && reply.ends_with("done"), "{reply}");
+    assert_eq!(server.task.await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_does_not_finish_in_time_is_cut_off() {
+    let (router, began, _go) = slow();
+    let limits = Limits { drain: Duration::from_millis(200), ..limits() };
+    let server = Running::start(router, Options { limits, tls: None }).await;
+    let busy = open(&server, SLOW).await;
+    began.notified().await;
+    server.stop();
+    assert_eq!(server.task.await.unwrap(), 1);
+    assert_eq!(rest(busy).await, "");
+}
+
+#[tokio::test]
+async fn a_header_that_does_not_come_in_time_ends_the_connection() {
+    let (router, ..) = slow();
+    let limits = Limits { header: Duration::from_millis(200), idle: Duration::from_millis(200), ..limits() };
+    let server = Running::start(router, Options { limits, tls: None }).await;
+    for text in ["", "GET", "GET /slow HTTP/1.1\r\nHost: h\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let begun = Instant::now();
+        rest(open(&server, text).await).await;
+        assert!(begun.elapsed() < Duration::from_secs(5), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_header_that_is_too_large_is_refused() {
+    let (router, ..) = slow();
+    let server = Running::start(router, Options::default()).await;
+    let large = format!("GET /slow HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(40_000));
+    let reply = rest(open(&server, &large).await).await;
+    assert!(reply.starts_with("HTTP/1.1 431") || reply.is_empty(), "{reply}");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_cap_wait_for_one_to_close() {
+    let (router, began, go) = slow();
+    let limits = Limits { connections: 1, ..limits() };
+    let server = Running::start(router, Options { limits, tls: None }).await;
+    let first = open(&server, "").await;
+    sleep(Duration::from_millis(50)).await;
+    let second = open(&server, SLOW).await;
+    let waited = tokio::time::timeout(Duration::from_millis(200), began.notified()).await;
+    assert!(waited.is_err(), "the second was served beside the first");
+    drop(first);
+    began.notified().await;
+    go.notify_one();
+    drop(second);
+}
+
+#[tokio::test]
+async fn over_tls_links_begin_with_https_and_hsts_is_given() {
+    let lab = Lab::new().await;
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (lab.folder.path().join("cert.pem"), lab.folder.path().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let server = lab.serve(Options { tls: Some(from_files(&certificate, &key).unwrap()), limits: limits() }).await;
+
+    let url = format!("https://localhost:{}{}", server.address.port(), item());
+    for version in ["--http1.1", "--http2"] {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--include", "--digest", "--max-time", "20", version, "--cacert"]).arg(&certificate);
+        command.args(["--user", &format!("{READER}:{}", private(READER)), &url]);
+        let output = command.args(["--resolve", &format!("localhost:{}:127.0.0.1", server.address.port())]).output().await;
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        assert!(text.contains("strict-transport-security: max-age=300"), "{text}");
+        assert!(text.contains(&format!("\"href\":\"https://localhost:{}/api", server.address.port())), "{text}");
+    }
+
+    let wrong = |certificate, key| from_files(certificate, key).unwrap_err();
+    assert!(matches!(wrong(&key, &key), TlsError::Empty { what: "certificate", .. }));
+    assert!(matches!(wrong(&certificate, &certificate), TlsError::Empty { what: "key", .. }));
+    let missing = lab.folder.path().join("none.pem");
+    assert!(matches!(wrong(&missing, &key), TlsError::Unreadable { what: "certificate", .. }));
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&key, other.signing_key.serialize_pem()).unwrap();
+    assert!(matches!(wrong(&certificate, &key), TlsError::Unusable { .. }));
+}
+
+#[tokio::test]
+async fn handlers_are_told_who_is_at_the_other_end() {
+    let route = get(|request: Request| async move { format!("{:?}", request.extensions().get::<Peer>().unwrap()) });
+    let server = Running::start(Router::new().route("/", route), Options::default()).await;
+    let stream = open(&server, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+    let own = stream.local_addr().unwrap();
+    assert!(rest(stream).await.ends_with(&format!("Peer {{ address: {own}, tls: false }}")));
+}

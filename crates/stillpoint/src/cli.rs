@@ -1,0 +1,188 @@
+//! The command line's grammar.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
+use stillpoint_core::{CheckpointId, Role};
+
+/// Checkpoints and point-in-time restore for sharded MongoDB clusters.
+#[derive(Debug, Parser)]
+#[command(name = "stillpoint", version, propagate_version = true)]
+pub struct Cli {
+    /// The configuration file; `stillpoint.toml` here, if there is one.
+    #[arg(long, global = true, value_name = "FILE", env = "STILLPOINT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server: take checkpoints and answer the API.
+    Serve,
+    /// Projects, which the API also calls groups.
+    #[command(subcommand)]
+    Project(ProjectCommand),
+    /// API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// The sharded clusters to look after.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Checkpoints of a cluster.
+    #[command(subcommand)]
+    Checkpoint(CheckpointCommand),
+    /// Whether a server runs, and what each cluster's checkpoints are doing.
+    Status,
+    /// Examine a cluster: reachability, versions, privileges, oplogs, clocks.
+    Doctor(DoctorArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ProjectCommand {
+    /// Make a project.
+    Create { name: String },
+    /// List the projects.
+    List,
+}
+
+#[derive(Debug, Args)]
+pub struct OfProject {
+    /// The project, by name or id.
+    #[arg(long, short, value_name = "PROJECT")]
+    pub project: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make an API key. Its private part is shown once.
+    Create {
+        #[command(flatten)]
+        of: OfProject,
+        /// What it may do: GROUP_READ_ONLY or GROUP_OWNER.
+        #[arg(long)]
+        role: Role,
+        /// Addresses that requests may come from, as 192.0.2.7 or 192.0.2.0/24; repeat it for more.
+        /// Without any, requests may come from anywhere.
+        #[arg(long = "access-list", value_name = "CIDR", value_parser = network)]
+        access_list: Vec<IpNet>,
+    },
+    /// List a project's keys, without their private parts.
+    List {
+        #[command(flatten)]
+        of: OfProject,
+    },
+    /// Delete a key; it is refused from then on.
+    Delete {
+        #[command(flatten)]
+        of: OfProject,
+        /// The key's public part.
+        public_key: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct UriArgs {
+    /// The config servers' connection string, as in mongodb://user:pw@cfg1,cfg2,cfg3/?replicaSet=cfg.
+    /// Others on this machine can see it while the command runs: prefer --uri-file, or `-` to read it
+    /// from standard input.
+    #[arg(long, value_name = "URI", env = "STILLPOINT_CLUSTER_URI", hide_env_values = true)]
+    pub uri: Option<String>,
+    /// A file that holds the connection string.
+    #[arg(long, value_name = "FILE", conflicts_with = "uri")]
+    pub uri_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Examine a cluster and look after it from now on.
+    Add {
+        #[command(flatten)]
+        of: OfProject,
+        /// A name for it, as the API's paths use it: letters, digits, - and _.
+        #[arg(long)]
+        name: String,
+        #[command(flatten)]
+        uri: UriArgs,
+    },
+    /// List a project's clusters.
+    List {
+        #[command(flatten)]
+        of: OfProject,
+    },
+    /// Show a cluster and its parts.
+    Show {
+        #[command(flatten)]
+        of: OfProject,
+        name: String,
+    },
+    /// Forget a cluster and its checkpoints. The cluster itself is not touched.
+    Remove {
+        #[command(flatten)]
+        of: OfProject,
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct OfCluster {
+    #[command(flatten)]
+    pub project: OfProject,
+    /// The cluster, by name.
+    #[arg(long, short, value_name = "CLUSTER")]
+    pub cluster: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CheckpointCommand {
+    /// Take a checkpoint now: the server takes it, this command waits for the end.
+    Take {
+        #[command(flatten)]
+        of: OfCluster,
+        /// Only ask for it.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// List the checkpoints, newest first.
+    List {
+        #[command(flatten)]
+        of: OfCluster,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: u64,
+    },
+    /// Show a checkpoint.
+    Show {
+        #[command(flatten)]
+        of: OfCluster,
+        id: CheckpointId,
+    },
+    /// Delete a checkpoint that has ended.
+    Delete {
+        #[command(flatten)]
+        of: OfCluster,
+        id: CheckpointId,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The project, by name or id.
+    #[arg(long, short, value_name = "PROJECT", requires = "cluster")]
+    pub project: Option<String>,
+    /// The cluster, by name.
+    #[arg(long, short, value_name = "CLUSTER", requires = "project", conflicts_with_all = ["uri", "uri_file"])]
+    pub cluster: Option<String>,
+    #[command(flatten)]
+    pub uri: UriArgs,
+}
+
+/// A network, or one address as the network of just that.
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>().or_else(|_| address()).map_err(|_| "write it as 192.0.2.7 or 192.0.2.0/24".into())
+}

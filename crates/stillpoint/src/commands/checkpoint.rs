@@ -1,0 +1,181 @@
+//! `stillpoint checkpoint`
+
+use std::time::Duration;
+
+use serde_json::Value;
+use stillpoint_api::{ATLAS_V1, Place, View, checkpoint_document};
+use stillpoint_catalog::{Catalog, Cluster, Page, Project};
+use stillpoint_core::CheckpointId;
+use stillpoint_core::checkpoint::{Checkpoint, PutBack, State};
+
+use crate::cli::CheckpointCommand;
+use crate::config::Config;
+use crate::context::{chance, now, of_cluster, open_catalog};
+use crate::error::CliError;
+use crate::output::{Output, table};
+
+/// A server that has just started, or has just been told of a new cluster, needs a moment.
+const SERVER_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -> Result<(), CliError> {
+    let catalog = open_catalog(config)?;
+    let catalog = &*catalog;
+    match command {
+        CheckpointCommand::Take { of, no_wait } => {
+            let (project, cluster) = of_cluster(catalog, &of).await?;
+            wait_for_server(catalog, &cluster).await?;
+            let queued = Checkpoint::queued(CheckpointId::new(now(), chance()), cluster.id, now());
+            catalog.queue_checkpoint(&queued).await?;
+            let ended = match no_wait {
+                true => queued,
+                false => follow(catalog, &queued).await?,
+            };
+            print(config, output, &project, &cluster, &ended);
+            match (&ended.state, &ended.failure) {
+                (State::Failed, Some(failure)) => {
+                    Err(CliError::Failed(format!("the checkpoint failed. {} {}", failure.reason.sentence(), failure.detail)))
+                }
+                _ => Ok(()),
+            }
+        }
+        CheckpointCommand::List { of, limit } => {
+            let (project, cluster) = of_cluster(catalog, &of).await?;
+            let checkpoints = catalog.checkpoints(cluster.id, Page { skip: 0, take: limit }).await?;
+            let documents: Vec<_> = checkpoints.iter().map(|c| document(config, &project, &cluster, c)).collect();
+            output.print(&documents.into(), || {
+                let row = |c: &Checkpoint| {
+                    vec![c.id.to_string(), c.started.to_string(), c.state.name().into(), cut(c), c.restorable().to_string()]
+                };
+                let rows: Vec<_> = checkpoints.iter().map(row).collect();
+                table(&["ID", "STARTED", "STATE", "RESTORES TO", "RESTORABLE"], &rows)
+            });
+            Ok(())
+        }
+        CheckpointCommand::Show { of, id } => {
+            let (project, cluster) = of_cluster(catalog, &of).await?;
+            let checkpoint = catalog.checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(&project, &cluster, id))?;
+            print(config, output, &project, &cluster, &checkpoint);
+            Ok(())
+        }
+        CheckpointCommand::Delete { of, id } => {
+            let (project, cluster) = of_cluster(catalog, &of).await?;
+            let checkpoint = catalog.checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(&project, &cluster, id))?;
+            catalog.delete_checkpoint(cluster.id, id).await?;
+            output.print(&document(config, &project, &cluster, &checkpoint), || format!("deleted {id}"));
+            Ok(())
+        }
+    }
+}
+
+fn not_found(project: &Project, cluster: &Cluster, id: CheckpointId) -> CliError {
+    let list = format!("checkpoint list --project {} --cluster {}", project.name, cluster.name);
+    CliError::NotFound { kind: "checkpoint", name: id.to_string(), list }
+}
+
+async fn is_served(catalog: &dyn Catalog, cluster: &Cluster) -> Result<bool, CliError> {
+    Ok(catalog.lease(cluster.id).await?.is_some_and(|state| state.until > now()))
+}
+
+async fn wait_for_server(catalog: &dyn Catalog, cluster: &Cluster) -> Result<(), CliError> {
+    let served = async {
+        while !is_served(catalog, cluster).await? {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(SERVER_WITHIN, served).await.unwrap_or(Err(CliError::NoServer))
+}
+
+/// Waits for the end, telling each step. Each step has its own limit in the server; if the server
+/// goes away, that is said.
+async fn follow(catalog: &dyn Catalog, queued: &Checkpoint) -> Result<Checkpoint, CliError> {
+    let mut state = State::Queued;
+    let mut trouble = None;
+    loop {
+        let found = catalog.checkpoint(queued.cluster, queued.id).await?;
+        let checkpoint = found.ok_or_else(|| CliError::Failed("the checkpoint was deleted meanwhile".into()))?;
+        if checkpoint.state != state {
+            state = checkpoint.state;
+            eprintln!("{}", step(state));
+        }
+        if checkpoint.trouble != trouble {
+            trouble = checkpoint.trouble.clone();
+            trouble.iter().for_each(|trouble| eprintln!("{}", trouble.text));
+        }
+        if state.ended() {
+            return Ok(checkpoint);
+        }
+        let lease = catalog.lease(queued.cluster).await?;
+        if lease.is_none_or(|lease| lease.until < now()) {
+            if catalog.withdraw_checkpoint(queued.cluster, queued.id).await? {
+                return Err(CliError::NoServer);
+            }
+            return Err(CliError::Failed(format!(
+                "the server has stopped in the middle of checkpoint {}: start `stillpoint serve` again, it ends what it began",
+                queued.id
+            )));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn step(state: State) -> &'static str {
+    match state {
+        State::Queued => "waiting for the server",
+        State::Started => "looking at the cluster",
+        State::Holding => "the balancer is stopped; writing tokens",
+        State::Releasing => "putting the balancer back",
+        State::Discovering => "the balancer is as it was; finding the tokens",
+        State::Completed => "completed",
+        State::Failed => "failed",
+    }
+}
+
+fn document(config: &Config, project: &Project, cluster: &Cluster, checkpoint: &Checkpoint) -> Value {
+    let place = Place::new(&config.base_url(), &ATLAS_V1, project.id, &cluster.name);
+    checkpoint_document(&View { place: &place, checkpoint })
+}
+
+fn cut(checkpoint: &Checkpoint) -> String {
+    checkpoint.cut.map_or("-".into(), |cut| format!("{} ({cut})", cut.date()))
+}
+
+fn print(config: &Config, output: &Output, project: &Project, cluster: &Cluster, checkpoint: &Checkpoint) {
+    output.print(&document(config, project, cluster, checkpoint), || {
+        let mut rows = vec![
+            vec!["checkpoint".into(), checkpoint.id.to_string()],
+            vec!["state".into(), checkpoint.state.name().into()],
+            vec!["started".into(), checkpoint.started.to_string()],
+            vec!["completed".into(), checkpoint.completed().map_or("-".into(), |time| time.to_string())],
+            vec!["restores to".into(), cut(checkpoint)],
+            vec!["restorable".into(), checkpoint.restorable().to_string()],
+        ];
+        if let (Some(since), Some(released)) = (checkpoint.held_since, &checkpoint.released) {
+            let how = match released.how {
+                PutBack::AsFound => "as it was found",
+                PutBack::AsChangedByOthers => "as somebody else set it meanwhile",
+                PutBack::StartedByOthers => "running: somebody else started it meanwhile",
+                PutBack::HistoryLost => "NOT put back: compare it by hand",
+            };
+            let held = released.at.duration_since(since);
+            rows.push(vec!["balancer".into(), format!("{how}, after {} ms", held.as_millis())]);
+        }
+        if let Some(failure) = &checkpoint.failure {
+            rows.push(vec!["failure".into(), format!("{} {}", failure.reason.sentence(), failure.detail)]);
+        }
+        if let Some(trouble) = &checkpoint.trouble {
+            rows.push(vec!["trouble".into(), format!("since {}: {}", trouble.since, trouble.text)]);
+        }
+        let parts: Vec<_> = checkpoint
+            .parts
+            .iter()
+            .map(|part| {
+                let token = part.token.map_or("-".into(), |token| token.time.to_string());
+                let discovered = part.token.is_some_and(|token| token.discovered);
+                vec![part.id.to_string(), part.replica_set.clone(), token, discovered.to_string()]
+            })
+            .collect();
+        format!("{}\n\n{}", table(&["", ""], &rows).trim_start(), table(&["PART", "REPLICA SET", "TOKEN", "DISCOVERED"], &parts))
+    });
+}

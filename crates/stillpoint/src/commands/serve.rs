@@ -1,0 +1,133 @@
+//! `stillpoint serve`
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stillpoint_api::{ApiState, Options};
+use stillpoint_engine::{Engine, Setup};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, Log, LogFormat};
+use crate::context::{chance, now, open_catalog};
+use crate::error::CliError;
+
+pub async fn run(config: Config) -> Result<(), CliError> {
+    start_log(&config.log)?;
+    refuse_open_plain_http(&config)?;
+    let public_url = config.server.public_url.as_deref().map(str::parse).transpose();
+    let public_url = public_url.map_err(|e| CliError::Config(format!("server.public_url: {e}")))?;
+    let tls = match (&config.server.tls_cert, &config.server.tls_key) {
+        (Some(certificate), Some(key)) => {
+            let tls = stillpoint_api::tls::from_files(&config.path(certificate), &config.path(key));
+            Some(tls.map_err(|e| CliError::Failed(e.to_string()))?)
+        }
+        _ => None,
+    };
+    // The port first: when it is taken, nothing has been begun.
+    let listener = listen(config.server.listen).await?;
+    let address = listener.local_addr().map_err(|e| CliError::Failed(e.to_string()))?;
+    let catalog = open_catalog(&config)?;
+
+    let mut setup = Setup::new(catalog.clone(), Arc::new(now), instance());
+    setup.limits = config.limits();
+    setup.interval = config.interval()?;
+    setup.after_action = crash_point();
+    let wake = setup.wake.clone();
+    let engine = Engine::start(setup).await?;
+
+    let state = ApiState { catalog, wake, clock: Arc::new(now), chance: Arc::new(chance), public_url };
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let limit = Duration::try_from(config.server.shutdown).unwrap_or_default();
+    let mut options = Options { tls, ..Options::default() };
+    options.limits.drain = limit;
+    let (stop, mut stopping) = watch::channel(false);
+    let shutdown = async move {
+        // An error means that the sender is gone, which is a shutdown too.
+        let _ = stopping.wait_for(|stop| *stop).await;
+    };
+    let server = tokio::spawn(stillpoint_api::serve(listener, stillpoint_api::router(state), options, shutdown));
+    tracing::info!("stillpoint {} listens on {scheme}://{address}", env!("CARGO_PKG_VERSION"));
+
+    wait_for_signal().await?;
+    tracing::info!("stopping; a second signal stops at once and leaves unfinished checkpoints to the next start");
+    let _ = stop.send(true);
+    tokio::select! {
+        (ended, _) = async { tokio::join!(engine.stop(limit), server) } => match ended {
+            true => Ok(()),
+            false => Err(CliError::Failed(
+                "not everything ended in time: an unfinished checkpoint is ended at the next start; see `stillpoint status`".into(),
+            )),
+        },
+        signal = wait_for_signal() => signal.and(Err(CliError::Failed("stopped at once, by a second signal".into()))),
+    }
+}
+
+fn start_log(log: &Log) -> Result<(), CliError> {
+    let filter = EnvFilter::try_new(&log.filter).map_err(|e| CliError::Config(format!("log.filter: {e}")))?;
+    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    let started = match log.format {
+        LogFormat::Text => builder.with_ansi(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    started.map_err(|e| CliError::Failed(e.to_string()))
+}
+
+/// API keys in the clear are not to cross a network because somebody forgot.
+fn refuse_open_plain_http(config: &Config) -> Result<(), CliError> {
+    let server = &config.server;
+    if server.tls_cert.is_some() || server.allow_plain_http || server.listen.ip().is_loopback() {
+        return Ok(());
+    }
+    Err(CliError::Config(format!(
+        "server.listen = {} can be reached by others, without TLS: set server.tls_cert and server.tls_key, or \
+         server.allow_plain_http = true if a proxy in front does TLS",
+        server.listen
+    )))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
+    TcpListener::bind(address).await.map_err(|e| match e.kind() {
+        std::io::ErrorKind::AddrInUse => CliError::Failed(format!(
+            "{address} is in use: is another stillpoint running? Stop it, or set server.listen to another port"
+        )),
+        _ => CliError::Failed(format!("cannot listen on {address}: {e}")),
+    })
+}
+
+/// Names this process in leases: unlike a pid alone, never another's.
+fn instance() -> String {
+    format!("{}-{:08x}", std::process::id(), chance() as u32)
+}
+
+async fn wait_for_signal() -> Result<(), CliError> {
+    let failed = |e: std::io::Error| CliError::Failed(e.to_string());
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// In builds for tests only: `STILLPOINT_CRASH_AFTER=stop-balancer` kills this process, as a power
+/// failure would, once that action was performed for the first time.
+fn crash_point() -> Option<stillpoint_engine::Hook> {
+    if !cfg!(debug_assertions) {
+        return None;
+    }
+    let at = std::env::var("STILLPOINT_CRASH_AFTER").ok()?;
+    Some(Arc::new(move |action| {
+        if action == at {
+            // SAFETY: sends a signal to this very process; no memory is involved.
+            unsafe { libc::kill(std::process::id() as i32, libc::SIGKILL) };
+            loop {
+                std::thread::park();
+            }
+        }
+    }))
+}

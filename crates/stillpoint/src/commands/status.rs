@@ -1,0 +1,117 @@
+//! `stillpoint status`
+
+use serde_json::{Value, json};
+use stillpoint_catalog::{Catalog, Cluster, Page, Project};
+use stillpoint_core::checkpoint::{Checkpoint, State};
+use stillpoint_core::schedule::next_due;
+
+use crate::config::Config;
+use crate::context::{now, open_catalog};
+use crate::error::CliError;
+use crate::output::{Output, table};
+
+struct Row {
+    project: Project,
+    cluster: Cluster,
+    server: Option<String>,
+    newest: Option<Checkpoint>,
+    last_completed: Option<Checkpoint>,
+}
+
+pub async fn run(config: &Config, output: &Output) -> Result<(), CliError> {
+    let catalog = open_catalog(config)?;
+    let mut rows = Vec::new();
+    for project in catalog.projects().await? {
+        for cluster in catalog.clusters(Some(project.id)).await? {
+            rows.push(look(&*catalog, project.clone(), cluster).await?);
+        }
+    }
+    let documents: Vec<_> = rows.iter().map(|row| document(config, row)).collect::<Result<_, _>>()?;
+    output.print(&json!({ "clusters": documents }), || text(&rows));
+    Ok(())
+}
+
+async fn look(catalog: &dyn Catalog, project: Project, cluster: Cluster) -> Result<Row, CliError> {
+    let lease = catalog.lease(cluster.id).await?.filter(|lease| lease.until > now());
+    // The newest may be under way, and those before it may have failed.
+    let recent = catalog.checkpoints(cluster.id, Page { skip: 0, take: 100 }).await?;
+    let last_completed = recent.iter().find(|checkpoint| checkpoint.state == State::Completed).cloned();
+    Ok(Row {
+        project,
+        cluster,
+        server: lease.map(|lease| lease.lease.holder),
+        newest: recent.into_iter().next(),
+        last_completed,
+    })
+}
+
+fn document(config: &Config, row: &Row) -> Result<Value, CliError> {
+    let next = match (&row.newest, config.interval()?) {
+        (Some(newest), Some(_)) if !newest.state.ended() => None,
+        (newest, Some(interval)) => {
+            let since = newest.as_ref().and_then(|c| c.ended).unwrap_or(row.cluster.created);
+            Some(next_due(since, interval, now()))
+        }
+        (_, None) => None,
+    };
+    let checkpoint = |checkpoint: &Checkpoint| {
+        json!({
+            "id": checkpoint.id,
+            "state": checkpoint.state.name(),
+            "started": checkpoint.started,
+            "completed": checkpoint.completed(),
+            "cut": checkpoint.cut.map(|cut| cut.to_string()),
+            "balancerHeldSince": checkpoint.held_since.filter(|_| checkpoint.owes_put_back()),
+            "failure": checkpoint.failure,
+            "trouble": checkpoint.trouble,
+        })
+    };
+    Ok(json!({
+        "project": row.project.name,
+        "cluster": row.cluster.name,
+        "server": row.server,
+        "newest": row.newest.as_ref().map(checkpoint),
+        "lastCompleted": row.last_completed.as_ref().map(checkpoint),
+        "nextDue": next,
+    }))
+}
+
+fn text(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return "no cluster yet: `stillpoint cluster add` adds one".into();
+    }
+    let mut lines = vec![];
+    let cells: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let state = row.newest.as_ref().map_or("-".into(), |c| format!("{} {}", c.state.name(), c.id));
+            let last = row.last_completed.as_ref().and_then(Checkpoint::completed);
+            vec![
+                row.project.name.clone(),
+                row.cluster.name.clone(),
+                row.server.clone().unwrap_or("NOT RUNNING".into()),
+                state,
+                last.map_or("never".into(), |time| time.to_string()),
+            ]
+        })
+        .collect();
+    lines.push(table(&["PROJECT", "CLUSTER", "SERVER", "NEWEST CHECKPOINT", "LAST COMPLETED"], &cells));
+    for row in rows {
+        let name = &row.cluster.name;
+        let Some(newest) = &row.newest else { continue };
+        if newest.owes_put_back() {
+            let since = newest.held_since.map(|since| since.to_string()).unwrap_or_default();
+            lines.push(format!("\n{name}: the balancer is held since {since}"));
+            if row.server.is_none() {
+                lines.push(format!("{name}: start `stillpoint serve`: it puts the balancer back"));
+            }
+        }
+        if let Some(trouble) = &newest.trouble {
+            lines.push(format!("\n{name}: since {}: {}", trouble.since, trouble.text));
+        }
+        if let Some(failure) = &newest.failure {
+            lines.push(format!("\n{name}: failed. {} {}", failure.reason.sentence(), failure.detail));
+        }
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,317 @@
+//! `stillpoint.toml`, and the environment over it: `STILLPOINT_SERVER__LISTEN` and so on.
+//!
+//! Everything has a default. Relative paths are relative to the file's folder. A key that is not
+//! known is an error that names it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+use stillpoint_core::checkpoint::Limits;
+use stillpoint_core::schedule::INTERVALS_MIN;
+
+use crate::error::CliError;
+
+const DEFAULT_FILE: &str = "stillpoint.toml";
+
+#[derive(Debug, Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub server: Server,
+    pub catalog: Catalog,
+    pub secrets: Secrets,
+    pub checkpoint: Checkpoint,
+    pub log: Log,
+    /// Relative paths start here.
+    #[serde(skip)]
+    folder: PathBuf,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// The base of the links in replies; from the request's Host if it is not given.
+    pub public_url: Option<String>,
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    /// Allows plain HTTP on an address that others can reach, as behind a proxy that does TLS.
+    pub allow_plain_http: bool,
+    /// How long a shutdown may take: requests under way, and balancers to be put back.
+    pub shutdown: SignedDuration,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: None,
+            tls_cert: None,
+            tls_key: None,
+            allow_plain_http: false,
+            shutdown: SignedDuration::from_secs(60),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Catalog {
+    /// `sqlite:FILE`.
+    pub url: String,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Catalog { url: "sqlite:stillpoint.db".into() }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Secrets {
+    /// Holds the key that seals connection strings and API keys; made at first use.
+    pub key_file: PathBuf,
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Secrets { key_file: "stillpoint.key".into() }
+    }
+}
+
+/// The schedule, and the limits of a checkpoint's steps.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoint {
+    /// `15m`, `30m` or `60m` from the end of one to the next; shorter for trying it out; `off`.
+    pub interval: String,
+    pub survey: SignedDuration,
+    pub balancer_stop: SignedDuration,
+    pub quiet: SignedDuration,
+    pub token: SignedDuration,
+    pub token_attempts: u32,
+    pub put_back: SignedDuration,
+    pub discover: SignedDuration,
+    pub save: SignedDuration,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        let limits = Limits::default();
+        let signed = |duration: Duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+        Checkpoint {
+            interval: "60m".into(),
+            survey: signed(limits.survey),
+            balancer_stop: signed(limits.balancer_stop),
+            quiet: signed(limits.quiet),
+            token: signed(limits.token),
+            token_attempts: limits.token_attempts,
+            put_back: signed(limits.put_back),
+            discover: signed(limits.discover),
+            save: signed(limits.save),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// As RUST_LOG has it: `info`, `stillpoint_engine=debug,info`.
+    pub filter: String,
+    /// `text` or `json`.
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { filter: "info".into(), format: LogFormat::Text }
+    }
+}
+
+/// Reads the file (the one given, or `stillpoint.toml` here if there is one) and the environment.
+pub fn load(file: Option<&Path>) -> Result<Config, CliError> {
+    load_from(file, std::env::vars().collect())
+}
+
+fn load_from(file: Option<&Path>, environment: HashMap<String, String>) -> Result<Config, CliError> {
+    let wrong = |e: config::ConfigError| CliError::Config(e.to_string());
+    let path = file.map(Path::to_owned).or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()));
+    let mut builder = config::Config::builder();
+    if let Some(path) = &path {
+        let text = std::fs::read_to_string(path).map_err(|why| CliError::File { path: path.clone(), why })?;
+        builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
+    }
+    // Other variables of ours, such as STILLPOINT_CONFIG, have no double underscore.
+    let ours = environment.into_iter().filter(|(name, _)| name.starts_with("STILLPOINT_") && name.contains("__"));
+    let environment = config::Environment::with_prefix("STILLPOINT")
+        .prefix_separator("_")
+        .separator("__")
+        .try_parsing(true)
+        .source(Some(ours.collect()));
+    let mut config: Config =
+        builder.add_source(environment).build().map_err(wrong)?.try_deserialize().map_err(wrong)?;
+    config.folder = path.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+    config.check()?;
+    Ok(config)
+}
+
+impl Config {
+    /// What no type says.
+    fn check(&self) -> Result<(), CliError> {
+        self.interval()?;
+        self.catalog_file()?;
+        if self.server.tls_cert.is_some() != self.server.tls_key.is_some() {
+            return Err(CliError::Config("server.tls_cert and server.tls_key go together: set both or none".into()));
+        }
+        let times = [
+            ("survey", self.checkpoint.survey),
+            ("balancer_stop", self.checkpoint.balancer_stop),
+            ("quiet", self.checkpoint.quiet),
+            ("token", self.checkpoint.token),
+            ("put_back", self.checkpoint.put_back),
+            ("discover", self.checkpoint.discover),
+            ("save", self.checkpoint.save),
+        ];
+        for (name, time) in times {
+            if time < SignedDuration::from_secs(1) || time > SignedDuration::from_hours(24) {
+                return Err(CliError::Config(format!("checkpoint.{name} must be from 1s to 24h")));
+            }
+        }
+        if !(1..=10).contains(&self.checkpoint.token_attempts) {
+            return Err(CliError::Config("checkpoint.token_attempts must be from 1 to 10".into()));
+        }
+        Ok(())
+    }
+
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    pub fn catalog_file(&self) -> Result<PathBuf, CliError> {
+        match self.catalog.url.strip_prefix("sqlite:") {
+            Some(file) if !file.is_empty() => Ok(self.path(Path::new(file))),
+            // The URL may hold a password: it is not repeated.
+            _ => Err(CliError::Config("catalog.url must be sqlite:FILE, as in sqlite:stillpoint.db".into())),
+        }
+    }
+
+    pub fn key_file(&self) -> PathBuf {
+        self.path(&self.secrets.key_file)
+    }
+
+    /// Where links in replies begin.
+    pub fn base_url(&self) -> String {
+        let scheme = if self.server.tls_cert.is_some() { "https" } else { "http" };
+        let given = self.server.public_url.as_deref().map(|url| url.trim_end_matches('/').to_owned());
+        given.unwrap_or_else(|| format!("{scheme}://{}", self.server.listen))
+    }
+
+    /// From the end of one checkpoint to the next.
+    pub fn interval(&self) -> Result<Option<Duration>, CliError> {
+        if self.checkpoint.interval == "off" {
+            return Ok(None);
+        }
+        let wrong = || CliError::Config("checkpoint.interval must be 15m, 30m, 60m, a shorter time for trying it out, or off".into());
+        let interval: SignedDuration = self.checkpoint.interval.parse().map_err(|_| wrong())?;
+        let known = INTERVALS_MIN.iter().any(|minutes| interval == SignedDuration::from_mins(i64::from(*minutes)));
+        let short = interval >= SignedDuration::from_secs(1) && interval < SignedDuration::from_mins(15);
+        match Duration::try_from(interval) {
+            Ok(interval) if known || short => Ok(Some(interval)),
+            _ => Err(wrong()),
+        }
+    }
+
+    pub fn limits(&self) -> Limits {
+        // Checked when the configuration was read: none is negative.
+        let time = |time: SignedDuration| Duration::try_from(time).unwrap_or_default();
+        Limits {
+            survey: time(self.checkpoint.survey),
+            balancer_stop: time(self.checkpoint.balancer_stop),
+            quiet: time(self.checkpoint.quiet),
+            token: time(self.checkpoint.token),
+            token_attempts: self.checkpoint.token_attempts,
+            put_back: time(self.checkpoint.put_back),
+            discover: time(self.checkpoint.discover),
+            save: time(self.checkpoint.save),
+            ..Limits::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_text(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stillpoint.toml");
+        std::fs::write(&path, text).unwrap();
+        let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        load_from(Some(&path), environment).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        let config = load_text("", &[]).unwrap();
+        assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.interval().unwrap(), Some(Duration::from_secs(3600)));
+        assert_eq!(config.limits(), Limits::default());
+        assert_eq!(config.base_url(), "http://127.0.0.1:8080");
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let text = "[server]\nlisten = \"127.0.0.1:1\"\n[checkpoint]\ninterval = \"15m\"\ntoken_attempts = 2\n";
+        let environment = [
+            ("STILLPOINT_SERVER__LISTEN", "127.0.0.1:2"),
+            ("STILLPOINT_CHECKPOINT__TOKEN_ATTEMPTS", "5"),
+            ("STILLPOINT_CONFIG", "elsewhere"),
+        ];
+        let config = load_text(text, &environment).unwrap();
+        assert_eq!(config.server.listen.to_string(), "127.0.0.1:2");
+        assert_eq!(config.interval().unwrap(), Some(Duration::from_secs(900)));
+        assert_eq!(config.limits().token_attempts, 5);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        assert!(load_text("[server]\nlitsen = 1\n", &[]).unwrap_err().contains("litsen"));
+        assert!(load_text("", &[("STILLPOINT_SERVER__LITSEN", "1")]).unwrap_err().contains("litsen"));
+        assert!(load_text("[servre]\n", &[]).unwrap_err().contains("servre"));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_what_can() {
+        for (text, what) in [
+            ("[checkpoint]\ninterval = \"20m\"\n", "15m, 30m, 60m"),
+            ("[checkpoint]\ninterval = \"often\"\n", "15m, 30m, 60m"),
+            ("[checkpoint]\ntoken = \"0s\"\n", "from 1s to 24h"),
+            ("[checkpoint]\ntoken_attempts = 0\n", "from 1 to 10"),
+            ("[catalog]\nurl = \"mysql://user:secret@host\"\n", "sqlite:FILE"),
+            ("[server]\ntls_cert = \"a.pem\"\n", "set both or none"),
+            ("[server]\nlisten = \"localhost\"\n", "listen"),
+        ] {
+            let error = load_text(text, &[]).unwrap_err();
+            assert!(error.contains(what) && !error.contains("secret"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn relative_paths_start_at_the_files_folder() {
+        let config = load_text("[catalog]\nurl = \"sqlite:data/it.db\"\n", &[]).unwrap();
+        assert!(config.catalog_file().unwrap().ends_with("data/it.db"));
+        assert_eq!(config.catalog_file().unwrap().parent().unwrap().parent(), config.key_file().parent());
+    }
+}

@@ -1,0 +1,74 @@
+//! What the commands share: the opened catalog, and names turned into records.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use stillpoint_catalog::sqlite::SqliteCatalog;
+use stillpoint_catalog::{Catalog, Cluster, Project};
+use stillpoint_core::ProjectId;
+
+use crate::cli::{OfCluster, UriArgs};
+use crate::config::Config;
+use crate::error::CliError;
+
+pub fn open_catalog(config: &Config) -> Result<Arc<dyn Catalog>, CliError> {
+    Ok(Arc::new(SqliteCatalog::open_with_key_file(&config.catalog_file()?, &config.key_file())?))
+}
+
+/// The one place where the command line looks at the clock.
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// Random bits that nobody can guess.
+pub fn chance() -> u64 {
+    rand::random()
+}
+
+/// A project by its name, or else by its id.
+pub async fn project(catalog: &dyn Catalog, text: &str) -> Result<Project, CliError> {
+    if let Some(project) = catalog.project_named(text).await? {
+        return Ok(project);
+    }
+    if let Ok(id) = text.parse::<ProjectId>()
+        && let Some(project) = catalog.project(id).await?
+    {
+        return Ok(project);
+    }
+    Err(CliError::NotFound { kind: "project", name: text.into(), list: "project list".into() })
+}
+
+pub async fn cluster(catalog: &dyn Catalog, project: &Project, name: &str) -> Result<Cluster, CliError> {
+    let found = catalog.cluster_named(project.id, name).await?;
+    found.ok_or_else(|| CliError::NotFound {
+        kind: "cluster",
+        name: name.into(),
+        list: format!("cluster list --project {}", project.name),
+    })
+}
+
+pub async fn of_cluster(catalog: &dyn Catalog, of: &OfCluster) -> Result<(Project, Cluster), CliError> {
+    let project = project(catalog, &of.project.project).await?;
+    let cluster = cluster(catalog, &project, &of.cluster).await?;
+    Ok((project, cluster))
+}
+
+/// The connection string that was given, if any.
+pub fn uri(args: &UriArgs) -> Result<Option<SecretString>, CliError> {
+    let text = match (&args.uri, &args.uri_file) {
+        (Some(uri), _) if uri == "-" => {
+            let mut text = String::new();
+            let read = std::io::stdin().take(64 * 1024).read_to_string(&mut text);
+            read.map_err(|why| CliError::File { path: "standard input".into(), why })?;
+            text
+        }
+        (Some(uri), _) => uri.clone(),
+        (None, Some(path)) => {
+            std::fs::read_to_string(path).map_err(|why| CliError::File { path: path.clone(), why })?
+        }
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(SecretString::from(text.trim())))
+}

@@ -1,0 +1,67 @@
+//! The binary: command line, configuration, and the wiring of the rooms.
+//!
+//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed,
+//! 2 wrong use.
+//!
+//! # Layout
+//! - [`cli`]: the command line's grammar
+//! - [`config`]: `stillpoint.toml` and the environment
+//! - [`commands`]: one file for each command
+//! - [`context`]: what the commands share: the opened catalog, names to records
+//! - [`output`]: tables for people, JSON for programs
+//! - [`error`]: what the command line says when it fails
+
+mod cli;
+mod commands;
+mod config;
+mod context;
+mod error;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use error::CliError;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: no runtime: {e}");
+            return ExitCode::from(1);
+        }
+    };
+    let done = runtime.block_on(run(cli));
+    // Whatever is still under way (a blocked look-up of a name, say) must not hold the exit up.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), CliError> {
+    let config = config::load(cli.config.as_deref())?;
+    match cli.command {
+        Command::Serve => commands::serve::run(config).await,
+        command => {
+            commands::log_to_standard_error();
+            let output = output::Output { json: cli.json };
+            match command {
+                Command::Serve => Ok(()),
+                Command::Project(command) => commands::project::run(&config, &output, command).await,
+                Command::Key(command) => commands::key::run(&config, &output, command).await,
+                Command::Cluster(command) => commands::cluster::run(&config, &output, command).await,
+                Command::Checkpoint(command) => commands::checkpoint::run(&config, &output, command).await,
+                Command::Status => commands::status::run(&config, &output).await,
+                Command::Doctor(args) => commands::doctor::run(&config, &output, args).await,
+            }
+        }
+    }
+}
