@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use stillpoint_catalog::Lease;
-use stillpoint_core::checkpoint::{Checkpoint, Command, End, Event, Machine, Outcome, State, Ticket};
-use tokio::task::JoinSet;
+use stillpoint_core::checkpoint::{Action, Checkpoint, Command, End, Event, Machine, Outcome, State, Ticket};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::Setup;
@@ -21,7 +21,7 @@ pub(crate) async fn run(
 ) -> End {
     let actions = Arc::new(Actions::new(setup.clone(), lease, record.id, connection));
     let (mut machine, commands) = Machine::new(record, setup.limits.clone(), setup.now());
-    let mut tasks = Tasks { actions, under_way: JoinSet::new() };
+    let mut tasks = Tasks { actions, under_way: JoinSet::new(), stop: None };
     tasks.start(commands);
     let mut told = Told::default();
     let mut stopped = false;
@@ -49,13 +49,23 @@ pub(crate) async fn run(
 struct Tasks {
     actions: Arc<Actions>,
     under_way: JoinSet<(Ticket, Outcome)>,
+    /// The balancer's stop.
+    stop: Option<AbortHandle>,
 }
 
 impl Tasks {
     fn start(&mut self, commands: Vec<Command>) {
         for command in commands {
             let actions = self.actions.clone();
-            self.under_way.spawn(async move {
+            // A stop that is still under way when the balancer is put back has been given up: with it
+            // goes its connection, and the putting back waits for that to be gone.
+            if matches!(command.action, Action::PutBackBalancer { .. })
+                && let Some(stop) = self.stop.take()
+            {
+                stop.abort();
+            }
+            let is_stop = matches!(command.action, Action::StopBalancer(_));
+            let task = self.under_way.spawn(async move {
                 tracing::debug!(action = command.action.name(), "begins");
                 let outcome = actions.perform(&command).await;
                 if let Outcome::Failed(why) = &outcome {
@@ -63,16 +73,21 @@ impl Tasks {
                 }
                 (command.ticket, outcome)
             });
+            if is_stop {
+                self.stop = Some(task);
+            }
         }
     }
 
     async fn next(&mut self) -> Option<(Ticket, Outcome)> {
-        match self.under_way.join_next().await {
-            None => None,
-            Some(Ok(done)) => Some(done),
-            // A panic in an action is a defect, but must not leave the balancer off: its command has
-            // no answer, so say so of every ticket by ending this run; the keeper begins it anew.
-            Some(Err(e)) => std::panic::resume_unwind(e.into_panic()),
+        loop {
+            match self.under_way.join_next().await? {
+                Ok(done) => return Some(done),
+                Err(e) if e.is_cancelled() => {}
+                // A panic in an action is a defect, but must not leave the balancer off: this run ends,
+                // and the supervisor starts a keeper that resumes from the record.
+                Err(e) => std::panic::resume_unwind(e.into_panic()),
+            }
         }
     }
 }

@@ -161,4 +161,27 @@ async fn pieces() {
         stillpoint_api::respond::Style::default().one(axum::http::StatusCode::OK, &stillpoint_api::document::CheckpointDocument::one(&stillpoint_api::View{place:&place, checkpoint:&cp})).unwrap() });
     t!("404 outside", lab.router.clone().oneshot(axum::http::Request::get("/x").body(axum::body::Body::empty()).unwrap()).await.unwrap());
     t!("401", lab.router.clone().oneshot(axum::http::Request::get("/api").body(axum::body::Body::empty()).unwrap()).await.unwrap());
+    let logins: Vec<String> = { let ch = lab.send(axum::http::Request::get("/api").body(axum::body::Body::empty()).unwrap()).await; let mut p = digest_auth::parse(ch.header("www-authenticate").unwrap()).unwrap(); (0..20_000).map(|_| p.respond(&AuthContext::new(READER, private(READER), &t)).unwrap().to_string()).collect() };
+    let requests: Vec<_> = logins.iter().map(|l| axum::http::Request::get(&t).header("host", "a").header("authorization", l).body(axum::body::Body::empty()).unwrap()).collect();
+    let b = Instant::now();
+    for r in requests { assert_eq!(lab.router.clone().oneshot(r).await.unwrap().status(), 200); }
+    println!("whole {:.2} us", b.elapsed().as_secs_f64()*1e6/20_000.0);
+}
+
+#[tokio::test]
+#[ignore]
+async fn whole() {
+    use tower::ServiceExt;
+    let lab = Lab::new().await;
+    let t = item();
+    let logins: Vec<String> = { let ch = lab.send(axum::http::Request::get("/api").body(axum::body::Body::empty()).unwrap()).await; let mut p = digest_auth::parse(ch.header("www-authenticate").unwrap()).unwrap(); (0..60_000).map(|_| p.respond(&AuthContext::new(READER, private(READER), &t)).unwrap().to_string()).collect() };
+    let _b = Instant::now();
+    let mut sum = 0.0;
+    for l in &logins {
+        let r = axum::http::Request::get(&t).header("host", "a").header("authorization", l).body(axum::body::Body::empty()).unwrap();
+        let b = Instant::now();
+        let x = lab.router.clone().oneshot(r).await.unwrap();
+        sum += b.elapsed().as_secs_f64();
+        assert_eq!(x.status(), 200); }
+    println!("whole {:.2} us", sum*1e6/60_000.0);
 }

@@ -147,6 +147,17 @@ enum Pending {
     Wait(Next),
 }
 
+impl Pending {
+    fn is_save(&self) -> bool {
+        matches!(self, Pending::Save | Pending::Wait(Next::Save))
+    }
+
+    /// What goes on although the checkpoint has failed.
+    fn is_owed(&self) -> bool {
+        self.is_save() || matches!(self, Pending::PutBack | Pending::Wait(Next::PutBack))
+    }
+}
+
 /// What to do after a pause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Next {
@@ -327,7 +338,7 @@ impl Machine {
             Pending::Stop => self.fail(Reason::BalancerNotStopped, why),
             Pending::Look => self.look_again(Reason::Unreachable, why),
             Pending::Clock => self.fail(Reason::NoClock, why),
-            Pending::Token(part, attempt) if attempt < self.limits.token_attempts && self.record.failure.is_none() => {
+            Pending::Token(part, attempt) if attempt < self.limits.token_attempts => {
                 self.note_trouble(format!("{part}: {why}"));
                 self.wait(self.limits.backoff(attempt - 1), Next::Token(part, attempt + 1));
             }
@@ -365,8 +376,6 @@ impl Machine {
         match next {
             Next::Save => self.send_save(),
             Next::PutBack => self.put_back(),
-            // Whatever was to follow in a checkpoint that has failed meanwhile does not.
-            _ if self.record.failure.is_some() || self.deposed => {}
             Next::Look => self.look(),
             Next::Token(part, attempt) => self.write_token(part, attempt),
             Next::Find(part, token) => self.find(part, token),
@@ -393,8 +402,7 @@ impl Machine {
         if self.deposed {
             return;
         }
-        let under_way = self.pending.values().any(|p| matches!(p, Pending::Save | Pending::Wait(Next::Save)));
-        if under_way {
+        if self.pending.values().any(Pending::is_save) {
             self.unsaved = true;
         } else {
             self.send_save();
@@ -491,9 +499,6 @@ impl Machine {
     }
 
     fn token_written(&mut self, id: PartId, attempt: u32, time: ClusterTime) {
-        if self.record.failure.is_some() {
-            return;
-        }
         if self.record.clock.is_none_or(|clock| time <= clock) {
             let clock = self.record.clock.map(|c| c.to_string()).unwrap_or_default();
             let detail = format!("{id}: the token is at {time}, the clock was {clock}; is this part of the same cluster?");
@@ -603,9 +608,6 @@ impl Machine {
     }
 
     fn token_seen(&mut self, id: PartId, token: Token, time: ClusterTime) {
-        if self.record.failure.is_some() {
-            return;
-        }
         if let Some(part) = self.record.parts.iter_mut().find(|part| part.id == id) {
             part.token = Some(Token { time, discovered: true, ..token });
         }
@@ -624,9 +626,6 @@ impl Machine {
     }
 
     fn resurveyed(&mut self, mut parts: Vec<(PartId, String)>) {
-        if self.record.failure.is_some() {
-            return;
-        }
         parts.sort();
         let before = self.record.parts.iter().map(|part| (&part.id, &part.replica_set));
         if !before.eq(parts.iter().map(|(id, set)| (id, set))) {
@@ -654,6 +653,8 @@ impl Machine {
         }
         self.record.failure = Some(Failure { reason, detail });
         self.record.trouble = None;
+        // Replies of the course that ends here mean nothing any more.
+        self.pending.retain(|_, pending| pending.is_owed());
         match self.record.state {
             State::Holding => self.release(),
             _ => self.finish(State::Failed),
@@ -677,8 +678,7 @@ impl Machine {
         }
         // Any reply of the old course is ignored from here on, but what was sent may still happen:
         // so the balancer is put back once more, which is right however the new holder stands.
-        let putting_back = |p: &Pending| matches!(p, Pending::PutBack | Pending::Wait(Next::PutBack));
-        self.pending.retain(|_, p| putting_back(p));
+        self.pending.retain(|_, pending| pending.is_owed() && !pending.is_save());
         if self.pending.is_empty() {
             self.put_back();
         }

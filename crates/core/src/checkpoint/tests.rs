@@ -222,7 +222,10 @@ impl Sim {
             }
             Action::PutBackBalancer { found, stop_answered, held_until } => {
                 // A holder keeps the connection for its stop until that is answered.
-                let other_holder = |(n, other): (usize, &Holder)| n != holder && other.address == found.from;
+                let stopping = |holder: &Holder| holder.pending.iter().any(|c| matches!(c.action, Action::StopBalancer(_)));
+                let other_holder = |(n, other): (usize, &Holder)| {
+                    other.address == found.from && (n != holder || stopping(other))
+                };
                 let still_open = !stop_answered
                     && (self.stray_stops.contains(&found.from) || self.holders.iter().enumerate().any(other_holder));
                 let (intended, others) = world.intended(found);

@@ -1,0 +1,165 @@
+//! What every catalog must do, whatever it is kept in.
+//!
+//! An implementation's own test file says `mod conformance;` and
+//! `conformance::conformance_suite!(fresh);`, where `fresh` is an async function that gives an empty
+//! catalog and whatever must live as long as it.
+
+mod checkpoints;
+mod leases;
+mod records;
+
+use jiff::Timestamp;
+use stillpoint_catalog::{ApiKey, Catalog, Cluster, Project};
+use stillpoint_core::checkpoint::{
+    Checkpoint, Failure, Found, Part, PartId, PutBack, Reason, Released, State, Token, Trouble,
+};
+use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, KeyId, ProjectId, Role};
+
+pub use checkpoints::*;
+pub use leases::*;
+pub use records::*;
+
+/// A test of its own for each rule.
+macro_rules! conformance_suite {
+    ($fresh:path) => {
+        $crate::conformance::conformance_suite!($fresh:
+            projects_read_back_by_id_name_and_list,
+            a_project_name_is_taken_once,
+            keys_read_back_with_everything_in_them,
+            a_key_is_one_projects_and_its_public_part_unique,
+            a_key_of_no_project_is_refused,
+            clusters_read_back_with_everything_in_them,
+            a_cluster_name_is_taken_once_in_a_project,
+            a_cluster_is_kept_once_whatever_its_name,
+            a_cluster_of_no_project_is_refused,
+            removing_a_cluster_takes_its_checkpoints_and_lease_along,
+            removing_a_cluster_waits_for_its_checkpoint,
+            a_lease_is_given_to_one_holder_at_a_time,
+            a_lease_that_ran_out_goes_to_whoever_asks,
+            a_renewed_lease_lasts_from_then_on,
+            an_earlier_lease_can_neither_renew_nor_release,
+            epochs_only_grow,
+            a_lease_of_no_cluster_is_refused,
+            leases_of_clusters_do_not_meet,
+            one_checkpoint_is_unfinished_at_a_time,
+            a_checkpoint_of_no_cluster_is_refused,
+            a_checkpoint_reads_back_in_every_state,
+            a_write_under_a_lease_that_another_took_is_fenced,
+            a_write_under_a_lease_that_the_same_holder_took_again_is_fenced,
+            a_write_under_another_clusters_lease_is_fenced,
+            a_deleted_checkpoint_does_not_come_back_by_a_late_write,
+            lists_are_newest_first_and_in_pages,
+            an_unfinished_checkpoint_is_not_deleted,
+            only_a_queued_checkpoint_is_withdrawn,
+        );
+    };
+    ($fresh:path: $($rule:ident),* $(,)?) => {$(
+        #[tokio::test]
+        async fn $rule() {
+            let (catalog, _kept) = $fresh().await;
+            $crate::conformance::$rule(&catalog).await;
+        }
+    )*};
+}
+pub(crate) use conformance_suite;
+
+pub const NOON: i64 = 1_795_521_600;
+pub const PASSWORD: &str = "correct-horse-battery-staple";
+pub const HA1: &str = "939e7578ed9e3c518a452acee763bce9";
+
+/// So many seconds after noon on 24 November 2026, UTC.
+pub fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(NOON + second).unwrap()
+}
+
+pub fn project(n: u64) -> Project {
+    Project { id: ProjectId::new(at(0), n), name: format!("project-{n}"), created: at(n as i64) }
+}
+
+pub fn key(project: &Project, public: &str, n: u64) -> ApiKey {
+    ApiKey {
+        id: KeyId::new(at(n as i64), n),
+        project: project.id,
+        public: public.into(),
+        ha1: HA1.into(),
+        role: Role::GroupOwner,
+        access_list: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::7/128".parse().unwrap()],
+        created: at(n as i64),
+    }
+}
+
+pub fn cluster(project: &Project, name: &str, n: u64) -> Cluster {
+    Cluster {
+        id: ClusterId::new(at(0), n),
+        project: project.id,
+        name: name.into(),
+        identity: format!("6b8cd6d580eef547110{n:05}"),
+        uri: format!("mongodb://stillpoint:{PASSWORD}@cfg{n}.example:27019/?replicaSet=cfg").into(),
+        created: at(n as i64),
+    }
+}
+
+/// `second` decides where it stands among others.
+pub fn queued(cluster: &Cluster, second: i64) -> Checkpoint {
+    Checkpoint::queued(CheckpointId::new(at(second), second as u64), cluster.id, at(second))
+}
+
+pub fn started(cluster: &Cluster, second: i64) -> Checkpoint {
+    Checkpoint { state: State::Started, ..queued(cluster, second) }
+}
+
+pub fn holding(cluster: &Cluster, second: i64) -> Checkpoint {
+    let found = Found {
+        running: true,
+        settings: r#"{"balancer":{"_id":"balancer","mode":"full","activeWindow":{"start":"1:00","stop":"5:00"}}}"#.into(),
+        seen: ClusterTime::new((NOON + second) as u32, 3),
+        from: "192.0.2.1:40000".into(),
+    };
+    Checkpoint {
+        state: State::Holding,
+        parts: vec![
+            part(PartId::Shard("rs0".into()), "rs0", None),
+            part(PartId::ConfigServers, "cfg", None),
+        ],
+        found: Some(found),
+        held_since: Some(at(second)),
+        trouble: Some(Trouble { since: at(second + 1), text: "the shard rs0 does not answer".into() }),
+        ..queued(cluster, second)
+    }
+}
+
+pub fn completed(cluster: &Cluster, second: i64) -> Checkpoint {
+    let time = |increment| ClusterTime::new((NOON + second) as u32, increment);
+    let token = |increment| Some(Token { attempt: 1, time: time(increment), discovered: true });
+    Checkpoint {
+        state: State::Completed,
+        parts: vec![
+            part(PartId::Shard("rs0".into()), "rs0", token(7)),
+            part(PartId::ConfigServers, "cfg", token(9)),
+        ],
+        clock: Some(time(5)),
+        cut: Some(time(7)),
+        released: Some(Released { at: at(second + 2), how: PutBack::AsFound }),
+        ended: Some(at(second + 3)),
+        trouble: None,
+        ..holding(cluster, second)
+    }
+}
+
+pub fn failed(cluster: &Cluster, second: i64) -> Checkpoint {
+    let failure = Failure { reason: Reason::Unreachable, detail: "shard rs0 cannot be reached".into() };
+    Checkpoint { state: State::Failed, ended: Some(at(second + 1)), failure: Some(failure), ..queued(cluster, second) }
+}
+
+fn part(id: PartId, replica_set: &str, token: Option<Token>) -> Part {
+    Part { id, replica_set: replica_set.into(), token }
+}
+
+/// A project with one cluster.
+pub async fn with_cluster(catalog: &dyn Catalog) -> (Project, Cluster) {
+    let project = project(1);
+    catalog.create_project(&project).await.unwrap();
+    let cluster = cluster(&project, "Cluster0", 1);
+    catalog.add_cluster(&cluster).await.unwrap();
+    (project, cluster)
+}

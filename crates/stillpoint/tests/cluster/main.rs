@@ -1,0 +1,16 @@
+//! The server as it is shipped, against real clusters: what a checkpoint holds, and that the balancer
+//! is left as it was found whatever happens meanwhile.
+
+mod balancer_as_found;
+mod clocks;
+mod crashes;
+mod elections;
+mod loads;
+mod lost_catalog;
+mod measured;
+mod movement;
+mod operator_acts;
+mod schedule;
+mod shutdown;
+mod support;
+mod unreachable;
