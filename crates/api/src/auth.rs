@@ -47,6 +47,8 @@ pub struct Ask {
     pub base: String,
     pub uri: Uri,
     pub now: Timestamp,
+    /// The catalog's, when the request came in.
+    pub version: Option<u64>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Ask {
@@ -116,7 +118,8 @@ async fn admit(
 ) -> Result<Ask, Box<Response>> {
     let refuse = |refusal: Refusal| Box::new(refusal.into_response());
     let now = (api.outside.clock)();
-    let key = match identify(api, parts, now).await.map_err(refuse)? {
+    let version = api.catalog().version().await.map_err(|error| refuse(error.into()))?;
+    let key = match identify(api, parts, now, version).await.map_err(refuse)? {
         Ok(key) => key,
         Err(stale) => {
             let mut response = Refusal::new(Code::UserUnauthorized, []).into_response();
@@ -137,12 +140,18 @@ async fn admit(
         base: base.map_err(refuse)?,
         uri: parts.uri.clone(),
         now,
+        version,
     })
 }
 
 /// The key that a request was made with; or, if it is to be challenged, whether that is only because
 /// its nonce is stale.
-async fn identify(api: &Api, parts: &Parts, now: Timestamp) -> Result<Result<ApiKey, bool>, Refusal> {
+async fn identify(
+    api: &Api,
+    parts: &Parts,
+    now: Timestamp,
+    version: Option<u64>,
+) -> Result<Result<Arc<ApiKey>, bool>, Refusal> {
     let mut values = parts.headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Ok(Err(false)) };
     let Ok(text) = value.to_str() else { return Ok(Err(false)) };
@@ -150,7 +159,7 @@ async fn identify(api: &Api, parts: &Parts, now: Timestamp) -> Result<Result<Api
         Ok(answer) if answer.username.len() <= LONGEST_KEY => answer,
         _ => return Ok(Err(false)),
     };
-    let key = api.catalog().key(&answer.username).await?;
+    let key = api.reads.key(api.catalog(), version, &answer.username).await?;
     let ha1 = key.as_ref().map(|key| key.ha1.expose_secret());
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let verdict = api.digest.verify(&answer, parts.method.as_str(), target, ha1, now);

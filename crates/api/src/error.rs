@@ -35,30 +35,6 @@ pub enum Code {
 }
 
 impl Code {
-    #[cfg(test)]
-    pub const ALL: [Code; 20] = [
-        Code::InvalidQueryParameter,
-        Code::InvalidAttribute,
-        Code::InvalidJson,
-        Code::MalformedJson,
-        Code::InvalidHost,
-        Code::UserUnauthorized,
-        Code::AccessForbidden,
-        Code::IpAddressNotOnAccessList,
-        Code::InvalidGroupId,
-        Code::InvalidCheckpointId,
-        Code::GroupNotFound,
-        Code::ClusterNotFound,
-        Code::CheckpointNotFound,
-        Code::ResourceNotFound,
-        Code::MethodNotAllowed,
-        Code::CheckpointUnderWay,
-        Code::BodyTooLarge,
-        Code::UnsupportedMediaType,
-        Code::Unexpected,
-        Code::Unavailable,
-    ];
-
     /// The status, the code's name, and its sentence with a `%s` for each parameter.
     #[rustfmt::skip]
     pub fn row(self) -> (StatusCode, &'static str, &'static str) {

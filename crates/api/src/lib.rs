@@ -17,6 +17,7 @@
 //! - [`digest`]: HTTP Digest: header, nonces, verification
 //! - [`base`]: the beginning of every link
 //! - [`query`]: query parameters
+//! - [`reads`]: records remembered while the catalog is unchanged
 //! - [`routes`]: one file a resource
 //! - [`document`]: the documents, and the surfaces they are rendered for
 //! - [`respond`]: JSON, pretty or not, enveloped or not, compressed or not
@@ -28,6 +29,7 @@ pub mod digest;
 pub mod document;
 pub mod error;
 pub mod query;
+pub mod reads;
 pub mod respond;
 pub mod routes;
 pub mod server;

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::base::PublicUrl;
 use crate::digest::Verifier;
+use crate::reads::Reads;
 
 /// Everything that a request may need and that is not in it.
 #[derive(Clone)]
@@ -36,6 +37,7 @@ impl fmt::Debug for ApiState {
 pub struct Api {
     pub outside: ApiState,
     pub digest: Verifier,
+    pub reads: Reads,
 }
 
 impl Api {
@@ -44,7 +46,7 @@ impl Api {
         for piece in secret.chunks_mut(8) {
             piece.copy_from_slice(&(outside.chance)().to_le_bytes());
         }
-        Api { outside, digest: Verifier::new(secret) }
+        Api { outside, digest: Verifier::new(secret), reads: Reads::default() }
     }
 
     pub fn catalog(&self) -> &dyn Catalog {

@@ -12,7 +12,7 @@
 //! - [`records`]: what is kept
 //! - [`seal`]: encryption of secrets with the key file
 //! - [`sqlite`]: the embedded catalog
-//! - `conformance`: the suite that every implementation runs
+//! - `tests/conformance`: the suite that every implementation runs
 
 pub mod records;
 pub mod seal;
@@ -65,6 +65,10 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// Makes this process a server of the catalog. An embedded catalog has at most one at a time, and
     /// ends the leases of those that died; the right lasts as long as the process.
     async fn begin_serving(&self) -> Result<()>;
+
+    /// A number that changes whenever anything in the catalog does, whoever changes it: what was read
+    /// after one value is still right while the value is the same. `None` where that cannot be known.
+    async fn version(&self) -> Result<Option<u64>>;
 
     async fn create_project(&self, project: &Project) -> Result<()>;
     async fn project(&self, id: ProjectId) -> Result<Option<Project>>;

@@ -31,7 +31,11 @@ impl Raw {
 
 impl fmt::Display for Raw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // Written at once: every link of every reply has several.
+        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|n| b"0123456789abcdef"[usize::from(n)]);
+        let mut text = [0; 24];
+        text.iter_mut().zip(digits).for_each(|(place, digit)| *place = digit);
+        f.pad(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

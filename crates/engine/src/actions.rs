@@ -40,11 +40,13 @@ pub(crate) struct Actions {
     /// Kept from the reading of the balancer until its stop.
     stop: Mutex<Option<StopConnection>>,
     clock: Mutex<Option<Clock>>,
+    /// As the last survey found them.
+    parts: Mutex<Vec<PartLink>>,
 }
 
 impl Actions {
     pub fn new(setup: Setup, lease: Lease, checkpoint: CheckpointId, connection: Arc<Connection>) -> Actions {
-        Actions { setup, lease, checkpoint, connection, stop: Mutex::default(), clock: Mutex::default() }
+        Actions { setup, lease, checkpoint, connection, stop: Mutex::default(), clock: Mutex::default(), parts: Mutex::default() }
     }
 
     /// Performs a command within its limit. Past it whatever was under way is dropped, connections
@@ -82,7 +84,8 @@ impl Actions {
                 Reply::Done
             }
             Action::Survey => {
-                let parts = self.parts().await?;
+                let parts = self.connection.link().await?.parts().await?;
+                *lock(&self.parts) = parts.clone();
                 Reply::Parts(parts.into_iter().map(|part| (part.id, part.replica_set)).collect())
             }
             Action::ReadBalancer => {
@@ -134,8 +137,13 @@ impl Actions {
         lock(&self.stop).take().ok_or(MongoError::StopConnectionLost)
     }
 
+    /// The parts that were surveyed; of a checkpoint taken up again, those there are now.
     async fn parts(&self) -> Result<Vec<PartLink>, MongoError> {
-        self.connection.link().await?.parts().await
+        let parts = lock(&self.parts).clone();
+        match parts.is_empty() {
+            true => self.connection.link().await?.parts().await,
+            false => Ok(parts),
+        }
     }
 
     async fn part(&self, id: &PartId) -> Result<PartLink, MongoError> {

@@ -11,6 +11,7 @@
 //! - [`sharding`], [`routing`]: databases, chunks, migrations, the balancer; who owns what
 //! - [`wire`], `scram`, [`pool`]: raw commands
 //! - [`transaction`], [`workload`]: what clients of the cluster do
+//! - [`product`]: the product's binary, driven from outside
 //! - [`snapshot`]: the cluster at a cluster time, the oracle of the tests
 
 pub mod cluster;
@@ -20,6 +21,7 @@ pub mod mongod;
 pub mod pool;
 pub mod ports;
 pub mod process;
+pub mod product;
 pub mod proxy;
 pub mod replica_set;
 pub mod routing;

@@ -48,7 +48,14 @@ pub async fn examine(uri: &SecretString, now: Timestamp) -> Vec<Finding> {
     };
     let parts = match link.parts().await {
         Ok(parts) => parts,
-        Err(e) => return vec![problem(Some(&PartId::ConfigServers), e.to_string(), remedy_of(&e))],
+        Err(e) => {
+            // A user who may not even read the shards is told all that is missing there at once.
+            let mut findings = examine_part(&link.config, now).await;
+            if !findings.iter().any(|finding| finding.level == Level::Problem) {
+                findings.push(problem(Some(&PartId::ConfigServers), e.to_string(), remedy_of(&e)));
+            }
+            return findings;
+        }
     };
     let mut findings = vec![];
     let shards = parts.len() - 1;
@@ -69,9 +76,12 @@ async fn examine_part(part: &PartLink, now: Timestamp) -> Vec<Finding> {
     };
     let mut findings = vec![clock(part, &hello, now)];
     let looks = tokio::join!(version(part), members(part), oplog(part), history(part), needs(part));
+    let refused = matches!(&looks.4, Ok(found) if found.iter().any(|finding| finding.level == Level::Problem));
     for look in [looks.0, looks.1, looks.2, looks.3, looks.4] {
         match look {
             Ok(found) => findings.extend(found),
+            // Said once, and with the remedy, by `needs`.
+            Err(MongoError::Unauthorized { .. }) if refused => {}
             Err(e) => findings.push(problem(Some(&part.id), e.to_string(), remedy_of(&e))),
         }
     }
@@ -100,11 +110,15 @@ async fn members(part: &PartLink) -> Result<Vec<Finding>> {
     let states = members.iter().filter_map(Bson::as_document);
     let ill: Vec<_> = states
         .filter(|member| !matches!(member.get_i32("state"), Ok(1 | 2 | 7)))
-        .map(|member| format!("{} is {}", member.get_str("name").unwrap_or("?"), member.get_str("stateStr").unwrap_or("?")))
+        .map(|member| {
+            format!("{} is {}", member.get_str("name").unwrap_or("?"), member.get_str("stateStr").unwrap_or("?"))
+        })
         .collect();
     Ok(vec![match ill.is_empty() {
         true => good(Some(&part.id), format!("all {} members are healthy", members.len())),
-        false => warning(&part.id, ill.join(", "), vec!["tokens need a majority: mend this before more members fail".into()]),
+        false => {
+            warning(&part.id, ill.join(", "), vec!["tokens need a majority: mend this before more members fail".into()])
+        }
     }])
 }
 
@@ -132,7 +146,11 @@ async fn oplog(part: &PartLink) -> Result<Vec<Finding>> {
 
 async fn history(part: &PartLink) -> Result<Vec<Finding>> {
     let command = doc! {"getParameter": 1, "minSnapshotHistoryWindowInSeconds": 1};
-    let reply = part.run("admin", &SEE_STATUS, command).await?;
+    let reply = match part.run("admin", &SEE_STATUS, command).await {
+        // No checkpoint needs it, so a user who may not see it is no problem.
+        Err(MongoError::Unauthorized { .. }) => return Ok(vec![]),
+        reply => reply?,
+    };
     let seconds = match reply.get("minSnapshotHistoryWindowInSeconds") {
         Some(Bson::Int32(seconds)) => i64::from(*seconds),
         Some(Bson::Int64(seconds)) => *seconds,
@@ -141,7 +159,9 @@ async fn history(part: &PartLink) -> Result<Vec<Finding>> {
     };
     let what = format!("snapshot reads reach back {seconds} s");
     Ok(vec![match seconds < SHORT_HISTORY_SECONDS {
-        true => warning(&part.id, what, vec!["setParameter: minSnapshotHistoryWindowInSeconds: 300, the default".into()]),
+        true => {
+            warning(&part.id, what, vec!["setParameter: minSnapshotHistoryWindowInSeconds: 300, the default".into()])
+        }
         false => good(Some(&part.id), what),
     }])
 }
@@ -161,10 +181,8 @@ async fn needs(part: &PartLink) -> Result<Vec<Finding>> {
     if missing.is_empty() {
         return Ok(vec![good(Some(&part.id), format!("the user {name:?} may do all that a checkpoint needs"))]);
     }
-    let list: Vec<_> = missing
-        .iter()
-        .map(|need| format!("{} (action `{}` on {})", need.what, need.action, need.resource))
-        .collect();
+    let list: Vec<_> =
+        missing.iter().map(|need| format!("{} (action `{}` on {})", need.what, need.action, need.resource)).collect();
     Ok(vec![problem(
         Some(&part.id),
         format!("the user {name:?} may not {}", list.join("; nor ")),
@@ -201,10 +219,12 @@ fn covers(resource: &Document, need: &Need) -> bool {
     match need.namespace {
         None => resource.get_bool("cluster").unwrap_or(false),
         Some((database, collection)) => {
-            // An empty name stands for all, but not for system databases' collections at once: local
-            // and config are named by the built-in roles themselves.
+            // An empty collection's name stands for all of a database but its system collections. An
+            // empty database's name does not stand for local and config, whose privileges the built-in
+            // roles name themselves.
             let is = |key: &str, name: &str| resource.get_str(key).is_ok_and(|value| value == name);
-            is("db", database) && (is("collection", collection) || is("collection", ""))
+            let any = is("collection", "") && !collection.starts_with("system.");
+            is("db", database) && (is("collection", collection) || any)
         }
     }
 }
@@ -212,7 +232,9 @@ fn covers(resource: &Document, need: &Need) -> bool {
 fn remedy_of(error: &MongoError) -> Vec<String> {
     match error {
         MongoError::AuthenticationFailed { .. } => grant_commands(None),
-        MongoError::Unreachable { .. } => vec!["check the host, the port, the network and that a primary is elected".into()],
+        MongoError::Unreachable { .. } => {
+            vec!["check the host, the port, the network and that a primary is elected".into()]
+        }
         _ => vec![],
     }
 }

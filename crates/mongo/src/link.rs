@@ -157,7 +157,9 @@ impl PartLink {
         let batch = cursor.get_array("firstBatch").map_err(|_| wrong("it has no firstBatch"))?;
         let documents = batch
             .iter()
-            .map(|item| item.as_document().cloned().ok_or_else(|| wrong("firstBatch holds something else than documents")))
+            .map(|item| {
+                item.as_document().cloned().ok_or_else(|| wrong("firstBatch holds something else than documents"))
+            })
             .collect::<Result<_>>()?;
         Ok((documents, self.operation_time(need, &reply)?))
     }
@@ -185,8 +187,7 @@ fn client(options: ClientOptions) -> Result<Client> {
     Client::with_options(options).map_err(|e| MongoError::BadUri(plain(&e)))
 }
 
-/// Parses a connection string. The driver's own message may quote the string: none of the user's
-/// name and password may come out with it.
+/// Parses a connection string.
 async fn parse(uri: &SecretString) -> Result<ClientOptions> {
     let text = uri.expose_secret().trim();
     if !text.starts_with("mongodb://") && !text.starts_with("mongodb+srv://") {
@@ -194,13 +195,27 @@ async fn parse(uri: &SecretString) -> Result<ClientOptions> {
     }
     let parsed = ClientOptions::parse(text).await;
     parsed.map_err(|e| {
-        let mut why = plain(&e).replace(text, "…");
-        let userinfo = text.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(user, _)| user);
-        for secret in userinfo.into_iter().flat_map(|user| user.splitn(2, ':')).filter(|part| !part.is_empty()) {
-            why = why.replace(secret, "…");
-        }
-        MongoError::BadUri(why)
+        let why = plain(&e);
+        MongoError::BadUri(if quotes_a_secret(&why, text) { NOT_UNDERSTOOD.into() } else { why })
     })
+}
+
+/// Stands for a message of the driver that is better not shown.
+const NOT_UNDERSTOOD: &str = "it must be mongodb://USER:PASSWORD@HOST:PORT,HOST:PORT/?OPTIONS, with each of \
+    : / ? # [ ] @ % in the user's name and the password written as %XX (what exactly is wrong is not shown: \
+    it may hold something of them)";
+
+/// Whether a message about a connection string holds any of what may be the user's name or password.
+/// Where a character was not written as %XX, the driver takes some of them for a host or an option and
+/// quotes just that; where the hosts were forgotten, all of it.
+fn quotes_a_secret(message: &str, uri: &str) -> bool {
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let user = match rest.rsplit_once('@') {
+        Some((user, _)) => user,
+        None => rest.split(['/', '?']).next().and_then(|hosts| hosts.split_once(':')).map_or("", |(_, rest)| rest),
+    };
+    user.split([':', '/', '?', '#', '[', ']', '@', '%', ',', '&', '='])
+        .any(|piece| !piece.is_empty() && message.contains(piece))
 }
 
 /// Asks each member of the connection string, on its own, who it is: so that a wrong one is named

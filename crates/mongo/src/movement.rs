@@ -8,20 +8,19 @@ use futures::future::try_join_all;
 use stillpoint_core::checkpoint::PartId;
 
 use crate::error::Result;
-use crate::link::{PartLink, read_config};
-use crate::privileges::{Need, READ_CONFIG, SEE_DDL, SEE_OPERATIONS};
+use crate::link::PartLink;
+use crate::privileges::{SEE_DDL, SEE_OPERATIONS};
 
 /// Collections of `config` that hold a document for as long as something is under way, on every part
 /// (one that a part does not have is empty), and what a document in it means.
-const MARKS: &[(&str, &str, &Need)] = &[
-    ("migrations", "a migration", &READ_CONFIG),
-    ("migrationCoordinators", "a migration", &READ_CONFIG),
-    ("migrationRecipients", "a migration", &READ_CONFIG),
-    // Its name begins with `system.`, so that a right to read the database does not cover it.
-    ("system.sharding_ddl_coordinators", "a DDL operation", &SEE_DDL),
-    ("reshardingOperations", "resharding", &READ_CONFIG),
-    ("localReshardingOperations.donor", "resharding", &READ_CONFIG),
-    ("localReshardingOperations.recipient", "resharding", &READ_CONFIG),
+const MARKS: &[(&str, &str)] = &[
+    ("migrations", "a migration"),
+    ("migrationCoordinators", "a migration"),
+    ("migrationRecipients", "a migration"),
+    ("system.sharding_ddl_coordinators", "a DDL operation"),
+    ("reshardingOperations", "resharding"),
+    ("localReshardingOperations.donor", "resharding"),
+    ("localReshardingOperations.recipient", "resharding"),
 ];
 
 /// Commands that move data or change the sharded catalogue while they run.
@@ -61,15 +60,29 @@ pub async fn look(parts: &[PartLink]) -> Result<Vec<String>> {
 }
 
 async fn look_at(part: &PartLink) -> Result<Vec<String>> {
-    let marks = async {
-        let looks = MARKS.iter().map(|(collection, meaning, need)| async move {
-            let rows = read_config(part, need, collection, doc! {}, 3).await?;
-            Ok(rows.iter().map(|row| in_words(&part.id, meaning, row)).collect::<Vec<_>>())
-        });
-        Ok(try_join_all(looks).await?.concat())
-    };
-    let (marks, operations) = tokio::try_join!(marks, operations(part))?;
+    let (marks, operations) = tokio::try_join!(marks(part), operations(part))?;
     Ok([marks, operations].concat())
+}
+
+/// All marks in one command: this is done while the balancer is held.
+async fn marks(part: &PartLink) -> Result<Vec<String>> {
+    let marked = |meaning: &str| doc! {"$project": {"nss": 1, "ns": 1, "meaning": meaning}};
+    let (first, meaning) = MARKS[0];
+    let mut pipeline = vec![marked(meaning)];
+    for (collection, meaning) in &MARKS[1..] {
+        pipeline.push(doc! {"$unionWith": {"coll": *collection, "pipeline": [marked(meaning)]}});
+    }
+    pipeline.push(doc! {"$limit": 10});
+    let command = doc! {
+        "aggregate": first,
+        "pipeline": pipeline,
+        "cursor": {},
+        "readConcern": {"level": "majority"},
+        "maxTimeMS": 10_000,
+    };
+    // Of the rights that it takes, the one that is easily missing is that to a `system.` collection.
+    let found = part.first_batch("config", &SEE_DDL, command).await?;
+    Ok(found.iter().map(|row| in_words(&part.id, row)).collect())
 }
 
 async fn operations(part: &PartLink) -> Result<Vec<String>> {
@@ -91,7 +104,8 @@ async fn operations(part: &PartLink) -> Result<Vec<String>> {
     Ok(found.iter().map(|operation| operation_in_words(&part.id, operation)).collect())
 }
 
-fn in_words(part: &PartId, meaning: &str, row: &Document) -> String {
+fn in_words(part: &PartId, row: &Document) -> String {
+    let meaning = row.get_str("meaning").unwrap_or("something");
     let namespace = ["nss", "ns"].iter().find_map(|key| row.get_str(key).ok());
     // DDL coordinators keep theirs inside the _id.
     let inner = row.get_document("_id").ok().and_then(|id| id.get_str("namespace").ok());

@@ -52,11 +52,13 @@ needs! {
     CONTROL_BALANCER: ConfigServers, "stop the balancer", "internal", "the cluster", None;
     READ_SETTINGS: ConfigServers, "read the balancer's settings", "find", "config.settings", Some(("config", "settings"));
     PUT_BACK_BALANCER: ConfigServers, "put the balancer's settings back", "update", "config.settings", Some(("config", "settings"));
+    INSERT_SETTINGS: ConfigServers, "put back balancer settings that somebody removed meanwhile", "insert", "config.settings", Some(("config", "settings"));
     REMOVE_SETTINGS: ConfigServers, "remove balancer settings that were not there before", "remove", "config.settings", Some(("config", "settings"));
 }
 
 /// Needs no privilege at all.
-pub const NOTHING: Need = Need { what: "say hello", action: "none", resource: "the server", namespace: None, on: On::Every };
+pub const NOTHING: Need =
+    Need { what: "say hello", action: "none", resource: "the server", namespace: None, on: On::Every };
 
 /// The role's definition, for the operator's guide and the doctor.
 const ROLE: &str = r#"{createRole: "stillpoint", roles: ["backup", "clusterMonitor"], privileges: [
@@ -74,5 +76,5 @@ pub fn grant_commands(user: Option<(&str, &str)>) -> Vec<String> {
         ),
         None => "db.getSiblingDB(\"admin\").createUser({user: \"stillpoint\", pwd: passwordPrompt(), roles: [\"stillpoint\"]})".into(),
     };
-    vec![role, user]
+    vec![role, user, "if the role exists already: the first with updateRole instead of createRole".into()]
 }

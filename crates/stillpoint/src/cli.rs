@@ -88,9 +88,9 @@ pub enum KeyCommand {
 #[derive(Debug, Args)]
 pub struct UriArgs {
     /// The config servers' connection string, as in mongodb://user:pw@cfg1,cfg2,cfg3/?replicaSet=cfg.
-    /// Others on this machine can see it while the command runs: prefer --uri-file, or `-` to read it
-    /// from standard input.
-    #[arg(long, value_name = "URI", env = "STILLPOINT_CLUSTER_URI", hide_env_values = true)]
+    /// Others on this machine can see it while the command runs: prefer --uri-file, `-` to read it from
+    /// standard input, or the environment: $STILLPOINT_CLUSTER_URI is used when neither is given.
+    #[arg(long, value_name = "URI")]
     pub uri: Option<String>,
     /// A file that holds the connection string.
     #[arg(long, value_name = "FILE", conflicts_with = "uri")]

@@ -63,7 +63,8 @@ async fn get_one(State(room): State<Room>, ask: Ask) -> Result<Response, Refusal
     let project = room.project(&ask, Role::GroupReadOnly).await?;
     let cluster = room.cluster(&ask, project).await?;
     let id = id(&room, &ask)?;
-    let checkpoint = room.api.catalog().checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(id, &cluster))?;
+    let checkpoint = room.api.reads.checkpoint(room.api.catalog(), ask.version, cluster.id, id).await?;
+    let checkpoint = checkpoint.ok_or_else(|| not_found(id, &cluster))?;
 
     let place = place(&room, &ask, project, &cluster);
     let document = CheckpointDocument::one(&View { place: &place, checkpoint: &checkpoint });
@@ -83,7 +84,7 @@ async fn create(State(room): State<Room>, ask: Ask, headers: HeaderMap, body: Bo
         CatalogError::Gone(_) => Refusal::new(Code::ClusterNotFound, [&cluster.name, &project.to_string()]),
         other => other.into(),
     })?;
-    room.api.outside.wake.notify_one();
+    room.api.outside.wake.notify_waiters();
 
     let place = place(&room, &ask, project, &cluster);
     let document = CheckpointDocument::one(&View { place: &place, checkpoint: &checkpoint });

@@ -70,10 +70,10 @@ impl Room {
     }
 
     /// The cluster of the path.
-    async fn cluster(&self, ask: &Ask, project: ProjectId) -> Result<Cluster, Refusal> {
+    async fn cluster(&self, ask: &Ask, project: ProjectId) -> Result<Arc<Cluster>, Refusal> {
         let name = self.segment(ask, 3);
         let cluster = match name.len() <= LONGEST_NAME && !name.contains(char::is_control) {
-            true => self.api.catalog().cluster_named(project, &name).await?,
+            true => self.api.reads.cluster(self.api.catalog(), ask.version, project, &name).await?,
             false => None,
         };
         cluster.ok_or_else(|| Refusal::new(Code::ClusterNotFound, [&name, &project.to_string()]))

@@ -12,11 +12,11 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
 use stillpoint_core::checkpoint::Checkpoint;
 use stillpoint_core::{CheckpointId, ClusterId, ProjectId};
 
@@ -39,6 +39,8 @@ struct Inner {
     sealer: Sealer,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
+    /// Never writes, so that every write is another connection's: that is what `data_version` counts.
+    watch: Mutex<Connection>,
     serving: OnceLock<File>,
 }
 
@@ -69,25 +71,26 @@ impl SqliteCatalog {
             _ => {}
         }
         let mut writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|e| unreadable(e.to_string()))?;
-        let found = migrations::format(&writer).map_err(|e| unreadable(e.to_string()))?;
+        let (found, tables) = look(&mut writer).map_err(|e| unreadable(e.to_string()))?;
         if found > migrations::FORMAT {
             return Err(CatalogError::Newer { path: path.display().to_string(), found, known: migrations::FORMAT });
         }
-        if found == 0 && has_tables(&writer).map_err(|e| unreadable(e.to_string()))? {
+        if found == 0 && tables {
             return Err(unreadable("it is an SQLite file of something else".into()));
         }
-        writer
-            .pragma_update(None, "journal_mode", "wal")
+        enter_wal_mode(&writer)
             // A record must be on the disk before what it announces is done to a cluster.
             .and_then(|()| writer.pragma_update(None, "synchronous", "full"))
             .and_then(|()| migrations::migrate(&mut writer))
             .map_err(|e| unreadable(e.to_string()))?;
         check_seal(&mut writer, &sealer)?;
+        let watch = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(store)?;
         Ok(SqliteCatalog(Arc::new(Inner {
             path: path.to_owned(),
             sealer,
             writer: Mutex::new(writer),
             readers: Mutex::new(Vec::new()),
+            watch: Mutex::new(watch),
             serving: OnceLock::new(),
         })))
     }
@@ -146,8 +149,25 @@ fn check_seal(writer: &mut Connection, sealer: &Sealer) -> Result<()> {
     transaction.commit().map_err(store)
 }
 
-fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
+/// The format, and whether there is any table: as of one moment, since another process may be making
+/// the same catalog.
+fn look(writer: &mut Connection) -> rusqlite::Result<(i64, bool)> {
+    let snapshot = writer.transaction()?;
+    let tables = snapshot.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))?;
+    Ok((migrations::format(&snapshot)?, tables))
+}
+
+/// SQLite itself waits for other processes in everything but this.
+fn enter_wal_mode(writer: &Connection) -> rusqlite::Result<()> {
+    let since = Instant::now();
+    loop {
+        match writer.pragma_update(None, "journal_mode", "wal") {
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && since.elapsed() < BUSY => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            done => return done,
+        }
+    }
 }
 
 /// A panic in another thread leaves the connection itself sound: its transaction was rolled back.
@@ -161,9 +181,21 @@ fn store(error: rusqlite::Error) -> CatalogError {
 
 /// Turns a broken uniqueness into the caller's own error.
 fn unless_taken(error: rusqlite::Error, taken: impl FnOnce() -> CatalogError) -> CatalogError {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::ConstraintViolation) => taken(),
+    match error.sqlite_extended_error_code() {
+        Some(ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_UNIQUE) => taken(),
         _ => store(error),
+    }
+}
+
+/// Turns a reference to what is not there into an error that names it.
+fn unless_gone(
+    error: rusqlite::Error,
+    what: &'static str,
+    other: impl FnOnce(rusqlite::Error) -> CatalogError,
+) -> CatalogError {
+    match error.sqlite_extended_error_code() {
+        Some(ffi::SQLITE_CONSTRAINT_FOREIGNKEY) => CatalogError::Gone(what),
+        _ => other(error),
     }
 }
 
@@ -197,6 +229,13 @@ impl Catalog for SqliteCatalog {
         .await
     }
 
+    async fn version(&self) -> Result<Option<u64>> {
+        let watch = lock(&self.0.watch);
+        let mut statement = watch.prepare_cached("PRAGMA data_version").map_err(store)?;
+        let version = statement.query_row([], |row| row.get::<_, i64>(0)).map_err(store)?;
+        Ok(Some(version as u64))
+    }
+
     async fn create_project(&self, project: &Project) -> Result<()> {
         let project = project.clone();
         self.write(move |transaction, _| {
@@ -205,7 +244,9 @@ impl Catalog for SqliteCatalog {
                     "INSERT INTO projects (id, name, created) VALUES (?1, ?2, ?3)",
                     params![project.id.to_string(), project.name, project.created.to_string()],
                 )
-                .map_err(|e| unless_taken(e, || CatalogError::Duplicate { kind: "project", name: project.name.clone() }))?;
+                .map_err(|e| {
+                    unless_taken(e, || CatalogError::Duplicate { kind: "project", name: project.name.clone() })
+                })?;
             Ok(())
         })
         .await
@@ -226,8 +267,9 @@ impl Catalog for SqliteCatalog {
     async fn create_key(&self, key: &ApiKey) -> Result<()> {
         let key = key.clone();
         self.write(move |transaction, sealer| {
+            let taken = || CatalogError::Duplicate { kind: "key", name: key.public.clone() };
             rows::insert_key(transaction, sealer, &key)?
-                .map_err(|e| unless_taken(e, || CatalogError::Duplicate { kind: "key", name: key.public.clone() }))
+                .map_err(|e| unless_gone(e, "project", |e| unless_taken(e, taken)))
         })
         .await
     }
@@ -257,8 +299,9 @@ impl Catalog for SqliteCatalog {
             if let Some(name) = rows::cluster_of_identity(transaction, &cluster.identity)? {
                 return Err(CatalogError::SameCluster(name));
             }
+            let taken = || CatalogError::Duplicate { kind: "cluster", name: cluster.name.clone() };
             rows::insert_cluster(transaction, sealer, &cluster)?
-                .map_err(|e| unless_taken(e, || CatalogError::Duplicate { kind: "cluster", name: cluster.name.clone() }))
+                .map_err(|e| unless_gone(e, "project", |e| unless_taken(e, taken)))
         })
         .await
     }
@@ -288,7 +331,13 @@ impl Catalog for SqliteCatalog {
         .await
     }
 
-    async fn claim_lease(&self, cluster: ClusterId, holder: &str, now: Timestamp, ttl: Duration) -> Result<Option<Lease>> {
+    async fn claim_lease(
+        &self,
+        cluster: ClusterId,
+        holder: &str,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Option<Lease>> {
         let holder = holder.to_owned();
         self.write(move |transaction, _| {
             let before = rows::lease(transaction, cluster)?;
@@ -302,7 +351,7 @@ impl Catalog for SqliteCatalog {
                      ON CONFLICT (cluster) DO UPDATE SET holder = ?2, epoch = ?3, until_ms = ?4",
                     params![cluster.to_string(), holder, epoch as i64, until(now, ttl)],
                 )
-                .map_err(|e| unless_taken(e, || CatalogError::Gone("cluster")))?;
+                .map_err(|e| unless_gone(e, "cluster", store))?;
             Ok(Some(Lease { cluster, holder, epoch }))
         })
         .await
@@ -349,8 +398,7 @@ impl Catalog for SqliteCatalog {
             if let Some(unfinished) = rows::unfinished_checkpoint(transaction, checkpoint.cluster)? {
                 return Err(CatalogError::CheckpointUnderWay(unfinished.id));
             }
-            rows::insert_checkpoint(transaction, &checkpoint)?
-                .map_err(|e| unless_taken(e, || CatalogError::Gone("cluster")))
+            rows::insert_checkpoint(transaction, &checkpoint)?.map_err(|e| unless_gone(e, "cluster", store))
         })
         .await
     }

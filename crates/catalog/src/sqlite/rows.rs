@@ -62,11 +62,7 @@ fn execute(transaction: &Transaction, sql: &str, params: impl rusqlite::Params) 
 // Projects
 
 fn project_of(row: &Row) -> Result<Project> {
-    Ok(Project {
-        id: parsed(row, "id")?,
-        name: row.get("name").map_err(store)?,
-        created: parsed(row, "created")?,
-    })
+    Ok(Project { id: parsed(row, "id")?, name: row.get("name").map_err(store)?, created: parsed(row, "created")? })
 }
 
 pub fn project(connection: &Connection, column: &'static str, value: &str) -> Result<Option<Project>> {

@@ -135,9 +135,9 @@ pub async fn lists_are_newest_first_and_in_pages(catalog: &dyn Catalog) {
     assert_eq!(list(0, 2).await, [5, 4]);
     assert_eq!(list(2, 2).await, [3, 2]);
     assert_eq!(list(4, 2).await, [1]);
-    assert_eq!(list(5, 2).await, []);
-    assert_eq!(list(0, 0).await, []);
-    assert_eq!(list(u64::MAX, u64::MAX).await, []);
+    assert!(list(5, 2).await.is_empty());
+    assert!(list(0, 0).await.is_empty());
+    assert!(list(u64::MAX, u64::MAX).await.is_empty());
     assert_eq!(list(0, u64::MAX).await.len(), 5);
     assert_eq!(catalog.count_checkpoints(cluster.id).await.unwrap(), 5);
 }

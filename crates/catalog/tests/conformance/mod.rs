@@ -111,16 +111,14 @@ pub fn started(cluster: &Cluster, second: i64) -> Checkpoint {
 pub fn holding(cluster: &Cluster, second: i64) -> Checkpoint {
     let found = Found {
         running: true,
-        settings: r#"{"balancer":{"_id":"balancer","mode":"full","activeWindow":{"start":"1:00","stop":"5:00"}}}"#.into(),
+        settings: r#"{"balancer":{"_id":"balancer","mode":"full","activeWindow":{"start":"1:00","stop":"5:00"}}}"#
+            .into(),
         seen: ClusterTime::new((NOON + second) as u32, 3),
         from: "192.0.2.1:40000".into(),
     };
     Checkpoint {
         state: State::Holding,
-        parts: vec![
-            part(PartId::Shard("rs0".into()), "rs0", None),
-            part(PartId::ConfigServers, "cfg", None),
-        ],
+        parts: vec![part(PartId::Shard("rs0".into()), "rs0", None), part(PartId::ConfigServers, "cfg", None)],
         found: Some(found),
         held_since: Some(at(second)),
         trouble: Some(Trouble { since: at(second + 1), text: "the shard rs0 does not answer".into() }),
@@ -133,10 +131,7 @@ pub fn completed(cluster: &Cluster, second: i64) -> Checkpoint {
     let token = |increment| Some(Token { attempt: 1, time: time(increment), discovered: true });
     Checkpoint {
         state: State::Completed,
-        parts: vec![
-            part(PartId::Shard("rs0".into()), "rs0", token(7)),
-            part(PartId::ConfigServers, "cfg", token(9)),
-        ],
+        parts: vec![part(PartId::Shard("rs0".into()), "rs0", token(7)), part(PartId::ConfigServers, "cfg", token(9))],
         clock: Some(time(5)),
         cut: Some(time(7)),
         released: Some(Released { at: at(second + 2), how: PutBack::AsFound }),

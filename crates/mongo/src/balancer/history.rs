@@ -57,11 +57,6 @@ pub async fn read(config: &PartLink, seen: ClusterTime) -> Result<Vec<Change>> {
         "readConcern": {"level": "majority"},
         "maxTimeMS": 10_000,
     };
-    let oldest = config.first_batch("local", &READ_OPLOG, first).await?;
-    let oldest = oldest.first().and_then(|entry| entry.get("ts")).and_then(cluster_time);
-    if oldest.is_none_or(|oldest| oldest > seen) {
-        return Err(MongoError::HistoryLost { seen });
-    }
     let command = doc! {
         "find": "oplog.rs",
         "filter": {
@@ -82,7 +77,14 @@ pub async fn read(config: &PartLink, seen: ClusterTime) -> Result<Vec<Change>> {
         "readConcern": {"level": "majority"},
         "maxTimeMS": 30_000,
     };
-    let entries = config.first_batch("local", &READ_OPLOG, command).await?;
+    let (entries, oldest) = tokio::try_join!(
+        config.first_batch("local", &READ_OPLOG, command),
+        config.first_batch("local", &READ_OPLOG, first),
+    )?;
+    let oldest = oldest.first().and_then(|entry| entry.get("ts")).and_then(cluster_time);
+    if oldest.is_none_or(|oldest| oldest > seen) {
+        return Err(MongoError::HistoryLost { seen });
+    }
     if entries.len() > MOST_ENTRIES {
         return Err(MongoError::Settings(format!("more than {MOST_ENTRIES} changes of config.settings since {seen}")));
     }
@@ -95,7 +97,7 @@ pub async fn read(config: &PartLink, seen: ClusterTime) -> Result<Vec<Change>> {
     Ok(changes)
 }
 
-fn parse(entry: &Document, at: ClusterTime, changes: &mut Vec<Change>) -> Result<()> {
+pub(super) fn parse(entry: &Document, at: ClusterTime, changes: &mut Vec<Change>) -> Result<()> {
     let unknown = || {
         MongoError::Settings(format!("the oplog entry at {at} changes the balancer's settings in a way that is not known: {entry}"))
     };

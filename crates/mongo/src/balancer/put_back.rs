@@ -1,6 +1,7 @@
 //! Making the settings what they would be without stillpoint.
 
 use bson::{Bson, Document, doc};
+use futures::future::try_join_all;
 use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::{Found, PutBack};
 
@@ -55,21 +56,20 @@ pub(super) async fn restore(
     // Our own writes here are changes like any other in the history, which is right for whoever
     // looks later; only a stop by somebody else between our look and our write must not be undone,
     // so that is looked for once more after the write.
-    let mut verdict = judge(found, &history::read(config, seen).await?, ours)?;
+    let (changes, mut now) = tokio::try_join!(history::read(config, seen), settings::read(config))?;
+    let mut verdict = judge(found, &changes, ours)?;
     for _ in 0..MOST_ROUNDS {
-        let (now, _) = settings::read(config).await?;
         let writes: Vec<_> = verdict
             .intended
             .iter()
-            .filter_map(|(switch, intended)| plan(*switch, found.get(*switch), intended, now.get(*switch)))
+            .filter_map(|(switch, intended)| plan(*switch, found.get(*switch), intended, now.0.get(*switch)))
             .collect();
         if writes.is_empty() {
             return Ok(verdict);
         }
-        for write in &writes {
-            write.perform(config).await?;
-        }
-        let changes = history::read(config, seen).await?;
+        try_join_all(writes.iter().map(|write| write.perform(config))).await?;
+        let changes;
+        (changes, now) = tokio::try_join!(history::read(config, seen), settings::read(config))?;
         let others: Vec<_> = changes.iter().filter(|change| !writes.iter().any(|write| write.made(change))).cloned().collect();
         verdict = judge(found, &others, ours)?;
     }

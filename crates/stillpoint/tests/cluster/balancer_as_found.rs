@@ -1,13 +1,13 @@
 //! However the balancer is set, a checkpoint stops it and leaves it as it was, field for field.
 
 use bson::{Document, doc};
-use stillpoint_core::checkpoint::{PutBack, State};
+use stillpoint_core::checkpoint::{PutBack, Reason, State};
 use stillpoint_lab::Lab;
 use stillpoint_lab::sharding::BalancerDocuments;
 
 use crate::support::{
-    SOON, Server, assert_balancer, assert_tokens, documents, hold_migration, is_off, lab, lab_of, never_configured,
-    started_by_command, stopped_by_command, with_window,
+    SOON, Server, assert_balancer, assert_failed, assert_tokens, documents, hold_migration, is_off, lab, lab_of,
+    never_configured, started_by_command, stopped_by_command, with_window,
 };
 
 fn balancer(fields: Document) -> Option<Document> {
@@ -89,4 +89,18 @@ async fn the_least_privileged_user_may_do_it_all() {
     for found in [never_configured(), with_window(), started_by_command(), stopped_by_command()] {
         round_trip(&lab, &server, &found).await;
     }
+}
+
+#[tokio::test]
+async fn a_balancer_whose_settings_are_not_understood_is_not_touched() {
+    let lab = lab().await;
+    let server = Server::of(&lab).await;
+    for fields in [doc! {"mode": "sometimes"}, doc! {"mode": "full", "stopped": "no"}] {
+        let found = documents(balancer(fields), None);
+        lab.set_balancer_documents(&found).await.unwrap();
+        assert_failed(&server.take().await, Reason::BalancerUnreadable);
+        assert_balancer(&lab, &found, "not understood").await;
+    }
+    lab.set_balancer_documents(&never_configured()).await.unwrap();
+    server.complete().await;
 }

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
+use mongodb::options::ReadConcern;
 use serde_json::Value;
 use stillpoint_catalog::sqlite::SqliteCatalog;
 use stillpoint_catalog::{Catalog, Page};
@@ -323,6 +324,22 @@ pub async fn hold_migration(lab: &Lab) -> HeldMigration {
     lab.hold_migration(NS, MOVED, if owner == "rs0" { "rs1" } else { "rs0" }).await.unwrap()
 }
 
+/// Has a replica set's primary do this with the commands of a name, until it is told otherwise or has
+/// done it as often as `mode` says; see MongoDB's `failCommand`. How often it was done before.
+pub async fn fail_command(set: &ReplicaSet, name: &str, mode: impl Into<Bson>, how: Document) -> i64 {
+    let mut data = doc! {"failCommands": [name]};
+    data.extend(how);
+    let command = doc! {"configureFailPoint": "failCommand", "mode": mode.into(), "data": data};
+    let reply = set.run("admin", command).await.unwrap();
+    reply.get_i64("count").or_else(|_| reply.get_i32("count").map(i64::from)).unwrap_or(0)
+}
+
+/// Waits until that was done once more than `before`.
+pub async fn command_failed(set: &ReplicaSet, before: i64) {
+    let entered = doc! {"waitForFailPoint": "failCommand", "timesEntered": before + 1, "maxTimeMS": 15_000};
+    set.run("admin", entered).await.unwrap();
+}
+
 /// The balancer's documents field for field and in order, which comparing documents does not see.
 #[derive(PartialEq)]
 pub struct AsIs(BalancerDocuments);
@@ -348,8 +365,16 @@ pub fn assert_same(now: &BalancerDocuments, expected: &BalancerDocuments, when: 
     assert!(same, "{when}: the balancer was to be {:?}, and is {:?}", AsIs(expected.clone()), AsIs(now.clone()));
 }
 
+/// The same of the documents as they are now; asked again through elections.
 pub async fn assert_balancer(lab: &Lab, expected: &BalancerDocuments, when: &str) {
-    assert_same(&lab.balancer_documents().await.unwrap(), expected, when);
+    let now = until(SOON, || async { lab.balancer_documents().await.ok() }).await;
+    assert_same(&now.expect("the balancer's documents cannot be read"), expected, when);
+}
+
+/// Sets the balancer's documents; tried again through elections.
+pub async fn set_balancer(lab: &Lab, documents: &BalancerDocuments) {
+    let set = until(SOON, || async { lab.set_balancer_documents(documents).await.ok() }).await;
+    set.expect("the balancer's documents cannot be set");
 }
 
 /// Whether no chunk is moved: the server's own rule.
@@ -401,15 +426,19 @@ pub fn set_of<'a>(lab: &'a Lab, part: &PartId) -> &'a ReplicaSet {
     }
 }
 
-/// What of a replica set's oplog matches, oldest first.
+/// What of a replica set's oplog matches, oldest first, majority-committed; asked again through elections.
 pub async fn oplog(set: &ReplicaSet, filter: Document) -> Vec<Document> {
-    let entries = set.client().database("local").collection::<Document>("oplog.rs");
-    let mut cursor = entries.find(filter).sort(doc! {"$natural": 1}).await.unwrap();
-    let mut all = Vec::new();
-    while cursor.advance().await.unwrap() {
-        all.push(cursor.deserialize_current().unwrap());
-    }
-    all
+    let read = || async {
+        let entries = set.client().database("local").collection::<Document>("oplog.rs");
+        let find = entries.find(filter.clone()).sort(doc! {"$natural": 1}).read_concern(ReadConcern::majority());
+        let mut cursor = find.await.ok()?;
+        let mut all = Vec::new();
+        while cursor.advance().await.ok()? {
+            all.push(cursor.deserialize_current().unwrap());
+        }
+        Some(all)
+    };
+    until(SOON, read).await.expect("an oplog cannot be read")
 }
 
 /// Asserts that a completed checkpoint's tokens are in the parts' oplogs where it says, and after C.

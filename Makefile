@@ -1,0 +1,40 @@
+# All that a newcomer needs. `make` alone lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+CACHE := $(or $(STILLPOINT_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stillpoint)
+DENY_VERSION := 0.20.2
+DENY := $(CACHE)/tools/bin/cargo-deny
+
+.PHONY: help demo test soak bench lint
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: ## a real sharded cluster under load, a server, a checkpoint; Ctrl-C ends it (ONCE=1: ends by itself)
+	$(CARGO) build --release --locked -p stillpoint -p stillpoint-lab --bins
+	target/release/demo --binary target/release/stillpoint $(if $(ONCE),--once)
+
+test: ## every test, on real mongod processes
+	$(CARGO) test --workspace --locked
+
+soak: ## the protocol's model and the cluster tests for hours (CASES=…, ROUNDS=…)
+	PROPTEST_CASES=$(or $(CASES),2000000) $(CARGO) test --release --locked -p stillpoint-core -- --nocapture invariants
+	for round in $$(seq $(or $(ROUNDS),20)); do \
+	  echo "round $$round"; $(CARGO) test --locked -p stillpoint --test cluster; \
+	done
+
+bench: ## ratios, each against its floor in the same run
+	$(CARGO) build --release --locked -p stillpoint --bin stillpoint
+	$(CARGO) run --release --locked -p stillpoint-lab --bin bench -- --binary target/release/stillpoint
+
+lint: $(DENY) ## formatting, clippy with warnings as errors, licences and sources of dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(DENY) --offline --log-level error check licenses bans sources
+
+$(DENY):
+	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --root $(CACHE)/tools

@@ -1,0 +1,107 @@
+//! Every format that was ever released opens, is brought up to date, and reads back.
+//!
+//! `fixtures/format-N.db` and its key are kept for ever. When a step is added to the migrations,
+//! [`each_format_has_its_fixture`] fails; then
+//! `cargo test -p stillpoint-catalog --test sqlite -- --ignored write_the_fixture` makes the new one.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use stillpoint_catalog::{ApiKey, Catalog, Page};
+use stillpoint_core::Role;
+
+use crate::Place;
+use crate::conformance::{at, cluster, completed, failed, holding, key, project};
+
+fn fixture(format: i64) -> (PathBuf, PathBuf) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    (folder.join(format!("format-{format}.db")), folder.join(format!("format-{format}.key")))
+}
+
+fn format_of(path: &Path) -> i64 {
+    let raw = rusqlite::Connection::open(path).unwrap();
+    raw.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+}
+
+fn newest_format() -> i64 {
+    let place = Place::empty();
+    drop(place.open().unwrap());
+    format_of(&place.catalog)
+}
+
+/// What each fixture holds; `write` is false for those that exist.
+async fn fill_or_check(catalog: &dyn Catalog, write: bool) {
+    let projects = [project(1), project(2)];
+    let keys = [
+        key(&projects[0], "abcdefgh", 1),
+        ApiKey { role: Role::GroupReadOnly, access_list: vec![], ..key(&projects[0], "ijklmnop", 2) },
+    ];
+    let clusters = [cluster(&projects[0], "Cluster0", 1), cluster(&projects[1], "Cluster0", 2)];
+    let checkpoints = [holding(&clusters[0], 30), failed(&clusters[0], 20), completed(&clusters[0], 10)];
+    if write {
+        for project in &projects {
+            catalog.create_project(project).await.unwrap();
+        }
+        for key in &keys {
+            catalog.create_key(key).await.unwrap();
+        }
+        for cluster in &clusters {
+            catalog.add_cluster(cluster).await.unwrap();
+        }
+        for _ in 0..3 {
+            catalog.claim_lease(clusters[0].id, "4711-0badcafe", at(30), Duration::from_secs(15)).await.unwrap();
+        }
+        for checkpoint in checkpoints.iter().rev() {
+            catalog.queue_checkpoint(checkpoint).await.unwrap();
+        }
+    }
+    assert_eq!(catalog.projects().await.unwrap(), projects);
+    assert_eq!(catalog.keys(projects[0].id).await.unwrap(), keys);
+    assert_eq!(catalog.clusters(Some(projects[0].id)).await.unwrap(), clusters[..1]);
+    assert_eq!(catalog.clusters(Some(projects[1].id)).await.unwrap(), clusters[1..]);
+    assert_eq!(catalog.checkpoints(clusters[0].id, Page { skip: 0, take: 9 }).await.unwrap(), checkpoints);
+    assert_eq!(catalog.unfinished_checkpoint(clusters[0].id).await.unwrap().as_ref(), Some(&checkpoints[0]));
+    let lease = catalog.lease(clusters[0].id).await.unwrap().unwrap();
+    assert_eq!((lease.lease.holder.as_str(), lease.lease.epoch, lease.until), ("4711-0badcafe", 3, at(45)));
+    assert_eq!(catalog.lease(clusters[1].id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn every_format_that_ever_was_reads_back() {
+    let newest = newest_format();
+    for format in 1..=newest {
+        let place = Place::empty();
+        let (db, key) = fixture(format);
+        std::fs::copy(db, &place.catalog).unwrap();
+        std::fs::copy(key, &place.key).unwrap();
+        std::fs::set_permissions(&place.key, PermissionsExt::from_mode(0o600)).unwrap();
+        assert_eq!(format_of(&place.catalog), format);
+        // Twice: as it was, and as it was left.
+        for _ in 0..2 {
+            fill_or_check(&place.open().unwrap(), false).await;
+            assert_eq!(format_of(&place.catalog), newest);
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_format_has_its_fixture() {
+    let newest = newest_format();
+    assert!(newest >= 1);
+    for format in 1..=newest {
+        let (db, key) = fixture(format);
+        assert!(db.exists() && key.exists(), "{} is missing", db.display());
+    }
+}
+
+#[tokio::test]
+#[ignore = "writes a file that is to be committed, and never again"]
+async fn write_the_fixture() {
+    let place = Place::empty();
+    fill_or_check(&place.open().unwrap(), true).await;
+    let (db, key) = fixture(format_of(&place.catalog));
+    assert!(!db.exists() && !key.exists(), "a fixture is never changed");
+    std::fs::copy(&place.catalog, db).unwrap();
+    std::fs::copy(&place.key, key).unwrap();
+}

@@ -1,0 +1,50 @@
+//! What is in the files: no secret in the clear, and nothing that others may read.
+
+use std::os::unix::fs::PermissionsExt;
+
+use stillpoint_catalog::Catalog;
+
+use crate::Place;
+use crate::conformance::{HA1, PASSWORD, key, with_cluster};
+
+#[tokio::test]
+async fn no_file_holds_a_secret_and_none_may_be_read_by_others() {
+    let place = Place::empty();
+    let catalog = place.open().unwrap();
+    catalog.begin_serving().await.unwrap();
+    let (project, cluster) = with_cluster(&catalog).await;
+    catalog.create_key(&key(&project, "abcdefgh", 1)).await.unwrap();
+    // Open, so that the write-ahead log is there; then closed, when all is in the one file.
+    let open = look(&place);
+    assert!(open.contains(&"stillpoint.db-wal".to_owned()), "{open:?}");
+    drop(catalog);
+    look(&place);
+
+    let catalog = place.open().unwrap();
+    assert!(catalog.delete_key(project.id, "abcdefgh").await.unwrap());
+    catalog.remove_cluster(cluster.id).await.unwrap();
+    look(&place);
+}
+
+/// Looks into each file, and says which there are.
+fn look(place: &Place) -> Vec<String> {
+    let names = place.names();
+    for name in &names {
+        let path = place.folder.path().join(name);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        let bytes = std::fs::read(&path).unwrap();
+        let ha1_bytes: Vec<u8> = (0..16).map(|i| u8::from_str_radix(&HA1[2 * i..2 * i + 2], 16).unwrap()).collect();
+        for secret in [PASSWORD.as_bytes(), HA1.as_bytes(), &ha1_bytes, b"mongodb://"] {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret), "a secret is in {name}");
+        }
+    }
+    names
+}
+
+#[tokio::test]
+async fn nothing_shows_a_secret_in_its_debug_text() {
+    let (catalog, _kept) = crate::fresh().await;
+    let (project, cluster) = with_cluster(&catalog).await;
+    let text = format!("{catalog:?} {project:?} {cluster:?} {:?}", key(&project, "abcdefgh", 1));
+    assert!(!text.contains(PASSWORD) && !text.contains(HA1), "{text}");
+}

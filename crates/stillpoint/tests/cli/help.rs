@@ -1,0 +1,65 @@
+//! What each command says of itself.
+
+use crate::support::Operator;
+
+#[test]
+fn every_command_says_what_it_does() {
+    let operator = Operator::new();
+    for (command, says) in [
+        ("", "Checkpoints and point-in-time restore for sharded MongoDB clusters"),
+        ("serve", "Run the server"),
+        ("project", "Projects"),
+        ("project create", "Make a project"),
+        ("project list", "List the projects"),
+        ("key", "API keys"),
+        ("key create", "Make an API key"),
+        ("key list", "List a project's keys"),
+        ("key delete", "Delete a key"),
+        ("cluster", "sharded clusters"),
+        ("cluster add", "Examine a cluster and look after it"),
+        ("cluster list", "List a project's clusters"),
+        ("cluster show", "Show a cluster and its parts"),
+        ("cluster remove", "Forget a cluster"),
+        ("checkpoint", "Checkpoints of a cluster"),
+        ("checkpoint take", "Take a checkpoint now"),
+        ("checkpoint list", "newest first"),
+        ("checkpoint show", "Show a checkpoint"),
+        ("checkpoint delete", "Delete a checkpoint"),
+        ("status", "Whether a server runs"),
+        ("doctor", "Examine a cluster"),
+    ] {
+        let words: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
+        let ran = operator.run(&words);
+        ran.ok();
+        assert!(ran.stdout.contains(says) && ran.stderr.is_empty(), "{ran:?}");
+        for global in ["--config", "--json"] {
+            assert!(ran.stdout.contains(global), "{ran:?}");
+        }
+    }
+    assert_eq!(operator.names(), ["stillpoint.toml"], "help makes nothing");
+}
+
+#[test]
+fn the_version_is_on_standard_output() {
+    let ran = Operator::new().run(&["--version"]);
+    assert_eq!(ran.ok().stdout.trim(), concat!("stillpoint ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_use_ends_with_2_and_says_how() {
+    let operator = Operator::new();
+    for (words, says) in [
+        (vec!["chekpoint"], "chekpoint"),
+        (vec!["status", "--jsno"], "--jsno"),
+        (vec!["project", "create"], "<NAME>"),
+        (vec!["key", "create", "--role", "GROUP_OWNER"], "--project"),
+        (vec!["checkpoint", "show", "-p", "p", "-c", "c", "not-an-id"], "24 hexadecimal digits"),
+        (vec!["checkpoint", "list", "-p", "p", "-c", "c", "--limit=-1"], "--limit"),
+        (vec!["doctor", "--project", "p"], "--cluster"),
+    ] {
+        operator.run(&words).fails(2, says);
+    }
+    let bare = operator.run(&[]);
+    assert!(bare.code == 2 && bare.stdout.is_empty() && bare.stderr.contains("Usage:"), "{bare:?}");
+    assert_eq!(operator.names(), ["stillpoint.toml"]);
+}

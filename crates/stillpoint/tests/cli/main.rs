@@ -1,0 +1,14 @@
+//! The real binary, as a user drives it: what it prints and where, how it ends, and what it refuses.
+//!
+//! No output of any of these tests may hold a secret: [`support::Operator`] looks at each.
+
+mod clusters;
+mod configuration;
+mod doctor;
+mod help;
+mod keys;
+mod path;
+mod privileges;
+mod projects;
+mod refusals;
+mod support;

@@ -1,0 +1,11 @@
+//! An operator at a shell, a server that is running, and servers that cannot be had for real.
+
+mod fake;
+mod mongosh;
+mod operator;
+mod server;
+
+pub use fake::Fake;
+pub use mongosh::command;
+pub use operator::{Operator, Ran};
+pub use server::Server;

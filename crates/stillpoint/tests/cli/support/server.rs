@@ -1,0 +1,87 @@
+//! `stillpoint serve`, running.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use stillpoint_lab::process::{signal, spawn};
+
+use super::Operator;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A server that is killed, if it still runs, when it is dropped.
+pub struct Server<'a> {
+    operator: &'a Operator,
+    process: Child,
+    log: PathBuf,
+    /// `127.0.0.1:PORT`
+    address: String,
+}
+
+impl Server<'_> {
+    pub fn start(operator: &Operator) -> Server<'_> {
+        let log = operator.path("serve.log");
+        let mut command = operator.command(&["serve"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+        let mut process = spawn(command).unwrap();
+        let since = Instant::now();
+        loop {
+            let text = std::fs::read_to_string(&log).unwrap();
+            if let Some((_, address)) = text.split_once("listens on http://")
+                && let Some((address, _)) = address.split_once('\n')
+            {
+                let address = address.trim().to_owned();
+                return Server { operator, process, log, address };
+            }
+            let ended = process.try_wait().unwrap();
+            assert!(ended.is_none() && since.elapsed() < LIMIT, "the server does not start: {ended:?} {text}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The first line of the reply to a GET without credentials.
+    pub fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address).unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        self.operator.printed(&reply);
+        reply.lines().next().unwrap_or_default().to_owned()
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// As an init system stops it.
+    pub fn terminate(mut self) -> ExitStatus {
+        signal(&self.process, libc::SIGTERM).unwrap();
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(since.elapsed() < LIMIT, "the server does not stop: {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn kill_9(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Server<'_> {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if !std::thread::panicking() {
+            self.operator.printed(&self.log());
+        }
+    }
+}
