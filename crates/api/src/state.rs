@@ -15,7 +15,7 @@ use crate::reads::Reads;
 #[derive(Clone)]
 pub struct ApiState {
     pub catalog: Arc<dyn Catalog>,
-    /// Notified after a checkpoint was queued, so that the engine begins it at once.
+    /// Rung (`notify_waiters`) after a checkpoint was queued, so that the engine begins it at once.
     pub wake: Arc<Notify>,
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Random numbers that cannot be guessed: ids and nonces are made of them.

@@ -19,7 +19,9 @@ pub enum MongoError {
     BadUri(String),
     #[error("{host} is a mongos: name the config servers, as in mongodb://user:pw@cfg1,cfg2,cfg3/?replicaSet=cfg")]
     IsMongos { host: String },
-    #[error("{host} is not a config server but a member of the plain replica set {set:?}: name the config servers of a sharded cluster")]
+    #[error(
+        "{host} is not a config server but a member of the plain replica set {set:?}: name the config servers of a sharded cluster"
+    )]
     NotConfigServer { host: String, set: String },
     #[error("{host} is not a member of a replica set: name the config servers of a sharded cluster")]
     NotReplicaSet { host: String },
@@ -29,9 +31,13 @@ pub enum MongoError {
     TooOld { host: String, version: String, needed: &'static str },
     #[error("{part} cannot be reached: {why}")]
     Unreachable { part: String, why: String },
-    #[error("{part} refused the user name or the password: the same user must exist on the config servers and on every shard ({why})")]
+    #[error(
+        "{part} refused the user name or the password: the same user must exist on the config servers and on every shard ({why})"
+    )]
     AuthenticationFailed { part: String, why: String },
-    #[error("{part}: the user may not {what}; it needs the action `{action}` on {resource}. Run `stillpoint doctor` for the commands that grant it")]
+    #[error(
+        "{part}: the user may not {what}; it needs the action `{action}` on {resource}. Run `stillpoint doctor` for the commands that grant it"
+    )]
     Unauthorized { part: String, what: &'static str, action: &'static str, resource: &'static str },
     #[error("{part}: {what}: {why}")]
     Command { part: String, what: &'static str, why: String },
@@ -39,13 +45,19 @@ pub enum MongoError {
     Reply { part: String, what: &'static str, why: String },
     #[error("config.settings: {0}")]
     Settings(String),
-    #[error("the config servers' oplog no longer reaches back to {seen}: it cannot be told who changed the balancer since")]
+    #[error(
+        "the config servers' oplog no longer reaches back to {seen}: it cannot be told who changed the balancer since"
+    )]
     HistoryLost { seen: ClusterTime },
-    #[error("another stillpoint holds the balancer until {until} (checkpoint {checkpoint}): take the checkpoint after that")]
+    #[error(
+        "another stillpoint holds the balancer until {until} (checkpoint {checkpoint}): take the checkpoint after that"
+    )]
     HeldByAnother { checkpoint: String, until: String },
     #[error("the connection that the balancer's stop was to come from was lost before it was sent")]
     StopConnectionLost,
-    #[error("the balancer is as it was found, but the connection {from}, which may still carry a stop, is open: waiting until it is gone")]
+    #[error(
+        "the balancer is as it was found, but the connection {from}, which may still carry a stop, is open: waiting until it is gone"
+    )]
     StopConnectionOpen { from: String },
     #[error("the shard {name} in config.shards has the host {host:?}, which is not SET/HOST,HOST…")]
     BadShardHost { name: String, host: String },
@@ -59,7 +71,9 @@ impl MongoError {
         use MongoError::*;
         match self {
             Unreachable { .. } | Command { .. } | StopConnectionOpen { .. } | StopConnectionLost => false,
-            BadUri(_) | IsMongos { .. } | NotConfigServer { .. } | NotReplicaSet { .. } | OtherReplicaSet { .. } => true,
+            BadUri(_) | IsMongos { .. } | NotConfigServer { .. } | NotReplicaSet { .. } | OtherReplicaSet { .. } => {
+                true
+            }
             TooOld { .. } | AuthenticationFailed { .. } | Unauthorized { .. } | Reply { .. } | Settings(_) => true,
             HistoryLost { .. } | HeldByAnother { .. } | BadShardHost { .. } => true,
         }
@@ -95,6 +109,45 @@ pub(crate) fn is_authentication(error: &Error) -> bool {
 pub(crate) fn plain(error: &Error) -> String {
     match error.kind.as_ref() {
         ErrorKind::Command(e) => format!("{} (error {} {})", e.message, e.code, e.code_name),
+        ErrorKind::ServerSelection { message, .. } => reasons(message).unwrap_or_else(|| error.kind.to_string()),
         kind => kind.to_string(),
+    }
+}
+
+/// Why no server can be had, out of the driver's description of all it knows of them; `None` unless it
+/// has an error of each.
+fn reasons(message: &str) -> Option<String> {
+    let reason = |server: &str| {
+        let (address, rest) = server.split_once(", ")?;
+        let (why, _) = rest.split_once("Error: Kind: ")?.1.split_once(", labels: ")?;
+        Some(format!("{address}: {why}"))
+    };
+    let reasons: Option<Vec<_>> = message.split("Address: ").skip(1).map(reason).collect();
+    reasons.filter(|reasons| !reasons.is_empty()).map(|reasons| reasons.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_no_server_can_be_had_is_told_without_the_drivers_state() {
+        let dead = |port: u16| {
+            format!(
+                "{{ Address: 127.0.0.1:{port}, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), \
+                 labels: {{\"RetryableError\"}}, source: None, server response: None }}"
+            )
+        };
+        let of = |servers: &str| {
+            reasons(&format!(
+                "Server selection timeout: No available servers. Topology: {{ Type: Single, Servers: [ {servers} ] }}"
+            ))
+        };
+        let refused = |port: u16| format!("127.0.0.1:{port}: I/O error: Connection refused (os error 111)");
+        assert_eq!(of(&dead(1)), Some(refused(1)));
+        assert_eq!(of(&[dead(1), dead(2)].join(", ")), Some([refused(1), refused(2)].join("; ")));
+        // One that answers is no reason: then the driver's own words tell more.
+        assert_eq!(of(&format!("{}, {{ Address: 127.0.0.1:3, Type: RsSecondary }}", dead(1))), None);
+        assert_eq!(of(""), None);
     }
 }

@@ -105,9 +105,20 @@ impl ClusterLink {
         Ok(PartLink { id: PartId::Shard(address.name.clone()), replica_set: address.replica_set.clone(), client })
     }
 
-    /// A connection of its own to the config servers' primary, for the balancer's stop.
-    pub(crate) fn single_connection(&self) -> Result<PartLink> {
+    /// A connection of its own to the present primary of the config servers, for the balancer's stop. To
+    /// that member alone: what followed an election would go out by a connection with another address,
+    /// and be taken for somebody else's.
+    pub(crate) async fn single_connection(&self) -> Result<PartLink> {
+        let hello = hello(&self.config).await?;
+        let primary = hello.get_str("me").ok().and_then(|me| ServerAddress::parse(me).ok());
+        let primary = primary.ok_or_else(|| MongoError::Reply {
+            part: self.config.id.to_string(),
+            what: "say hello",
+            why: "it has no `me`".into(),
+        })?;
         let mut options = self.options.clone();
+        options.hosts = vec![primary];
+        options.direct_connection = Some(true);
         options.max_pool_size = Some(1);
         Ok(PartLink { client: client(options)?, ..self.config.clone() })
     }
@@ -256,7 +267,11 @@ async fn examine_seed(options: &ClientOptions, host: &ServerAddress) -> Result<S
         }
         // The driver itself refuses what is older than it knows, with these words.
         Ok(Err(e)) if e.to_string().contains("wire version") => {
-            return Err(MongoError::TooOld { host, version: plain(&e), needed: OLDEST });
+            let message = e.to_string();
+            let wire =
+                message.split("wire version ").nth(1).and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+            let version = release(wire.and_then(|wire| wire.parse().ok()).unwrap_or(0));
+            return Err(MongoError::TooOld { host, version: version.into(), needed: OLDEST });
         }
         Ok(Err(e)) => return Err(unreachable(plain(&e))),
         Ok(Ok(reply)) => reply,
@@ -266,7 +281,7 @@ async fn examine_seed(options: &ClientOptions, host: &ServerAddress) -> Result<S
     }
     let wire = reply.get_i32("maxWireVersion").unwrap_or(0);
     if wire < OLDEST_WIRE {
-        return Err(MongoError::TooOld { host, version: format!("with wire version {wire}"), needed: OLDEST });
+        return Err(MongoError::TooOld { host, version: release(wire).into(), needed: OLDEST });
     }
     let Ok(set) = reply.get_str("setName") else {
         return Err(MongoError::NotReplicaSet { host });
@@ -279,6 +294,16 @@ async fn examine_seed(options: &ClientOptions, host: &ServerAddress) -> Result<S
         return Err(MongoError::NotConfigServer { host, set: set.into() });
     }
     Ok(set.to_owned())
+}
+
+/// The release of an old server, by its wire version.
+fn release(wire: i32) -> &'static str {
+    match wire {
+        8 => "4.2",
+        7 => "4.0",
+        6 => "3.6",
+        _ => "of an unknown, old release",
+    }
 }
 
 /// Reads up to `limit` documents of a collection of `config`.

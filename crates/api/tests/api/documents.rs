@@ -74,13 +74,15 @@ async fn a_cluster_name_is_decoded_in_the_path_and_encoded_in_links() {
 #[tokio::test]
 async fn asking_for_a_checkpoint_queues_it_and_wakes_the_engine() {
     let lab = Lab::new().await;
+    let mut woken = std::pin::pin!(lab.wake.notified());
+    woken.as_mut().enable();
     let reply = lab.ask(OWNER, "POST", &format!("{}?pretty=true", collection())).await;
     assert_eq!(reply.status, 201);
     let id: CheckpointId = reply.json()["id"].as_str().unwrap().parse().unwrap();
     let location = format!("http://backup.example.net{}/{id}", collection());
     assert_eq!(reply.header("location"), Some(location.as_str()));
     assert_eq!(lab.catalog.checkpoint(CLUSTER.parse().unwrap(), id).await.unwrap().unwrap().state, State::Queued);
-    tokio::time::timeout(std::time::Duration::from_secs(1), lab.wake.notified()).await.expect("woken");
+    tokio::time::timeout(std::time::Duration::from_secs(1), woken).await.expect("woken");
     // `started` was 12:00:00.250.
     assert_snapshot!(reply.body.replace(&id.to_string(), "ID"), @r#"
     {

@@ -38,7 +38,7 @@ pub struct StopConnection {
 impl StopConnection {
     /// Opens it, to the config servers' primary, and learns by which address that knows it.
     pub async fn open(link: &ClusterLink) -> Result<StopConnection> {
-        let config = link.single_connection()?;
+        let config = link.single_connection().await?;
         let from = whats_my_address(&config).await?;
         Ok(StopConnection { config, from })
     }

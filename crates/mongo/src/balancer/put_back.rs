@@ -10,7 +10,8 @@ use super::hold::{Hold, is_connected};
 use super::settings::{self, Fields, Settings, Switch};
 use crate::error::{MongoError, Result};
 use crate::link::PartLink;
-use crate::privileges::{PUT_BACK_BALANCER, REMOVE_SETTINGS};
+use crate::privileges::{PUT_BACK_BALANCER, REMOVE_SETTINGS, WRITE_NOTE};
+use crate::token::note;
 
 /// Writes and looks again until nothing is left to do; somebody would have to change the settings
 /// between each look and write to exhaust it.
@@ -32,9 +33,13 @@ pub async fn put_back(
     if found.running && !stop_answered && is_connected(config, &found.from).await? {
         return Err(MongoError::StopConnectionOpen { from: found.from.clone() });
     }
-    // Gone or not, a stop may have come between the writing and the looking.
+    // Gone or not, a stop may have come between the writing and the looking, and one that failed may have
+    // left entries that a majority does not have yet, which no reading shows: so they get it first.
     let verdict = match found.running && !stop_answered {
-        true => restore(config, &settings, found.seen, std::slice::from_ref(&found.from)).await?,
+        true => {
+            config.run("admin", &WRITE_NOTE, note(doc! {"stillpoint": "settle"})).await?;
+            restore(config, &settings, found.seen, std::slice::from_ref(&found.from)).await?
+        }
         false => verdict,
     };
     let as_found = verdict.intended.iter().all(|(switch, fields)| *fields == settings.fields(*switch));

@@ -146,3 +146,25 @@ async fn a_checkpoint_goes_on_when_a_primary_steps_down_during_the_hold() {
     assert!(record.parts[0].token.unwrap().attempt > 1, "{record:?}");
     assert_balancer(&lab, &with_window(), "after an election of a shard").await;
 }
+
+/// The address that a stop is to come from is asked for just before it is sent; between the two the
+/// config servers elect another primary, to which the stop would go by another connection.
+#[tokio::test]
+async fn a_stop_that_would_go_to_another_primary_is_not_taken_for_an_operators() {
+    let lab = lab_of(Lab::builder().test_commands(true).config_members(3)).await;
+    let server = Server::of(&lab).await;
+    for found in [never_configured(), with_window()] {
+        set_balancer(&lab, &found).await;
+        // The first is asked when the settings are read.
+        let late = doc! {"blockConnection": true, "blockTimeMS": 3000};
+        let before = fail_command(lab.config(), "whatsmyuri", doc! {"skip": 1}, late).await;
+        let id = server.ask().await;
+        command_failed(lab.config(), before).await;
+        lab.config().step_down().await.unwrap();
+        let record = server.end_of(id, END).await;
+        assert_balancer(&lab, &found, &format!("{record:?}")).await;
+        lab.config().wait_for_all(END).await.unwrap();
+        server.complete().await;
+        assert_balancer(&lab, &found, "after the next").await;
+    }
+}

@@ -21,6 +21,7 @@ use stillpoint_lab::ports::Port;
 use stillpoint_lab::routing::Routing;
 use stillpoint_lab::sharding::{BalancerDocuments, HeldMigration};
 use stillpoint_lab::wait::until;
+use stillpoint_lab::wire::majority;
 use stillpoint_lab::{Lab, ReplicaSet, process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -365,10 +366,34 @@ pub fn assert_same(now: &BalancerDocuments, expected: &BalancerDocuments, when: 
     assert!(same, "{when}: the balancer was to be {:?}, and is {:?}", AsIs(expected.clone()), AsIs(now.clone()));
 }
 
-/// The same of the documents as they are now; asked again through elections.
+/// The same of the documents as they are now; asked again through elections. If they are not, who changed
+/// them is told.
 pub async fn assert_balancer(lab: &Lab, expected: &BalancerDocuments, when: &str) {
-    let now = until(SOON, || async { lab.balancer_documents().await.ok() }).await;
-    assert_same(&now.expect("the balancer's documents cannot be read"), expected, when);
+    let now = until(SOON, || settled(lab)).await.expect("the balancer's documents cannot be read");
+    if AsIs::bytes(&now.balancer) != AsIs::bytes(&expected.balancer)
+        || AsIs::bytes(&now.autosplit) != AsIs::bytes(&expected.autosplit)
+    {
+        let of_balancer = doc! {"$or": [
+            {"ns": "config.settings"},
+            {"ns": "config.actionlog", "o.what": {"$in": ["balancer.stop", "balancer.start"]}},
+            {"op": "n", "o.stillpoint": "hold"},
+        ]};
+        let entries = oplog(lab.config(), of_balancer).await;
+        for entry in entries.iter().rev().take(12).rev() {
+            eprintln!("{entry}");
+        }
+    }
+    assert_same(&now, expected, when);
+}
+
+/// The balancer's documents once a majority has all that the present primary has: a primary that steps
+/// down may show what is rolled back, and a majority may not yet show what is there to stay.
+async fn settled(lab: &Lab) -> Option<BalancerDocuments> {
+    let note = doc! {"appendOplogNote": 1, "data": {"test": "settle"}, "writeConcern": majority()};
+    lab.config().run("admin", note).await.ok()?;
+    let settings = lab.config().client().database("config").collection::<Document>("settings");
+    let find = async |id: &str| settings.find_one(doc! {"_id": id}).read_concern(ReadConcern::majority()).await;
+    Some(documents(find("balancer").await.ok()?, find("autosplit").await.ok()?))
 }
 
 /// Sets the balancer's documents; tried again through elections.

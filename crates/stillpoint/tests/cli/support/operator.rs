@@ -201,3 +201,11 @@ impl Ran {
         self.ok().stdout.lines().collect()
     }
 }
+
+#[test]
+#[should_panic(expected = "a secret was printed")]
+fn a_secret_that_was_printed_before_it_was_known_is_found() {
+    let operator = Operator::new();
+    operator.printed("the password is correct-horse");
+    operator.secret("correct-horse");
+}
