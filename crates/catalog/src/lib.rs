@@ -67,7 +67,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn begin_serving(&self) -> Result<()>;
 
     /// A number that changes whenever anything in the catalog does, whoever changes it: what was read
-    /// after one value is still right while the value is the same. `None` where that cannot be known.
+    /// after one value is still right while the value is the same. Another process's change may be
+    /// noticed up to a millisecond late. `None` where it cannot be known.
     async fn version(&self) -> Result<Option<u64>>;
 
     async fn create_project(&self, project: &Project) -> Result<()>;

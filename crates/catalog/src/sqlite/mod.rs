@@ -7,6 +7,7 @@
 
 mod migrations;
 mod rows;
+mod watch;
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,6 +20,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
 use stillpoint_core::checkpoint::Checkpoint;
 use stillpoint_core::{CheckpointId, ClusterId, ProjectId};
+
+use watch::Watch;
 
 use crate::seal::Sealer;
 use crate::{ApiKey, Catalog, CatalogError, Cluster, Lease, LeaseState, Page, Project, Result};
@@ -39,8 +42,7 @@ struct Inner {
     sealer: Sealer,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
-    /// Never writes, so that every write is another connection's: that is what `data_version` counts.
-    watch: Mutex<Connection>,
+    watch: Watch,
     serving: OnceLock<File>,
 }
 
@@ -84,13 +86,13 @@ impl SqliteCatalog {
             .and_then(|()| migrations::migrate(&mut writer))
             .map_err(|e| unreadable(e.to_string()))?;
         check_seal(&mut writer, &sealer)?;
-        let watch = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(store)?;
+        let watch = Watch::new(connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(store)?);
         Ok(SqliteCatalog(Arc::new(Inner {
             path: path.to_owned(),
             sealer,
             writer: Mutex::new(writer),
             readers: Mutex::new(Vec::new()),
-            watch: Mutex::new(watch),
+            watch,
             serving: OnceLock::new(),
         })))
     }
@@ -120,6 +122,7 @@ impl SqliteCatalog {
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(store)?;
             let answer = write(&transaction, &inner.sealer)?;
             transaction.commit().map_err(store)?;
+            inner.watch.written();
             Ok(answer)
         });
         done.await.map_err(|e| CatalogError::Store(e.to_string()))?
@@ -230,10 +233,7 @@ impl Catalog for SqliteCatalog {
     }
 
     async fn version(&self) -> Result<Option<u64>> {
-        let watch = lock(&self.0.watch);
-        let mut statement = watch.prepare_cached("PRAGMA data_version").map_err(store)?;
-        let version = statement.query_row([], |row| row.get::<_, i64>(0)).map_err(store)?;
-        Ok(Some(version as u64))
+        Ok(Some(self.0.watch.version()?))
     }
 
     async fn create_project(&self, project: &Project) -> Result<()> {
