@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header::{
-    AUTHORIZATION, STRICT_TRANSPORT_SECURITY, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
-};
+use axum::http::header::{AUTHORIZATION, STRICT_TRANSPORT_SECURITY, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::middleware::Next;
@@ -27,6 +25,7 @@ use crate::base;
 use crate::digest::{Answer, REALM, Verdict};
 use crate::error::{Code, Refusal};
 use crate::query::Common;
+use crate::reads::Asked;
 use crate::respond::Style;
 use crate::server::Peer;
 use crate::state::Api;
@@ -49,6 +48,14 @@ pub struct Ask {
     pub now: Timestamp,
     /// The catalog's, when the request came in.
     pub version: Option<u64>,
+}
+
+impl Ask {
+    /// What a reply to this request depends on.
+    pub fn asked(&self) -> Asked {
+        let target = self.uri.path_and_query().map_or("", |target| target.as_str()).to_owned();
+        Asked { project: self.project, target, base: self.base.clone(), gzip: self.style.gzip }
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Ask {
@@ -110,12 +117,7 @@ fn peer(parts: &Parts) -> Option<Peer> {
     parts.extensions.get().copied()
 }
 
-async fn admit(
-    api: &Api,
-    parts: &Parts,
-    common: Result<Common, Refusal>,
-    style: Style,
-) -> Result<Ask, Box<Response>> {
+async fn admit(api: &Api, parts: &Parts, common: Result<Common, Refusal>, style: Style) -> Result<Ask, Box<Response>> {
     let refuse = |refusal: Refusal| Box::new(refusal.into_response());
     let now = (api.outside.clock)();
     let version = api.catalog().version().await.map_err(|error| refuse(error.into()))?;

@@ -12,7 +12,9 @@ use crate::error::{Code, Refusal};
 pub struct PublicUrl(String);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a public URL: write http:// or https://, a host, and if need be a port and a path, as in https://backup.example.net")]
+#[error(
+    "not a public URL: write http:// or https://, a host, and if need be a port and a path, as in https://backup.example.net"
+)]
 pub struct NotAPublicUrl;
 
 impl PublicUrl {
@@ -92,7 +94,8 @@ mod tests {
         for host in ["localhost", "localhost:8080", "10.0.0.1:80", "[::1]:8080", "[fe80::1]", "a-b.c_d.example"] {
             assert_eq!(of_host(&[host]), Ok(format!("http://{host}")));
         }
-        let junk = ["", ":80", "a:", "a:0", "a:65536", "a:+1", "a/b", "a@b", "a b", "a?b", "<a>", "[::1", "[x]", "a:1:2", "é"];
+        let junk =
+            ["", ":80", "a:", "a:0", "a:65536", "a:+1", "a/b", "a@b", "a b", "a?b", "<a>", "[::1", "[x]", "a:1:2", "é"];
         for host in junk {
             assert_eq!(of_host(&[host]), Err(Code::InvalidHost), "{host}");
         }

@@ -182,8 +182,7 @@ impl Progress {
         }
         let failed = checkpoint.failure.as_ref().filter(|_| checkpoint.state == State::Failed);
         Some(Progress {
-            failure: failed
-                .map(|failure| FailureDocument { code: failure.reason, detail: failure.reason.sentence() }),
+            failure: failed.map(|failure| FailureDocument { code: failure.reason, detail: failure.reason.sentence() }),
             state: checkpoint.state,
             trouble: checkpoint.trouble.as_ref().filter(|_| !checkpoint.state.ended()).map(|_| "retrying"),
         })

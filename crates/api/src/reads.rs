@@ -1,4 +1,5 @@
-//! The point reads that nearly every request does, remembered for as long as the catalog is unchanged.
+//! The reads that nearly every request does, and the replies that are asked for again and again (a
+//! client that waits for a checkpoint polls it), remembered for as long as the catalog is unchanged.
 //!
 //! Nothing is answered from what the catalog no longer held when the request came in: its version is
 //! asked for with each request, so a key that was deleted is refused at once. A catalog without a
@@ -9,8 +10,10 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use stillpoint_catalog::{ApiKey, Catalog, CatalogError, Cluster};
-use stillpoint_core::checkpoint::Checkpoint;
-use stillpoint_core::{CheckpointId, ClusterId, ProjectId};
+use stillpoint_core::ProjectId;
+
+use crate::error::{Code, Refusal};
+use crate::respond::Written;
 
 /// Records of each kind; with more, all of the kind are forgotten and read again.
 const CAPACITY: usize = 1_024;
@@ -25,7 +28,17 @@ struct Remembered {
     /// With those that are not there: an unknown key takes as long as a known one.
     keys: HashMap<String, Option<Arc<ApiKey>>>,
     clusters: HashMap<(ProjectId, String), Option<Arc<Cluster>>>,
-    checkpoints: HashMap<(ClusterId, CheckpointId), Option<Arc<Checkpoint>>>,
+    replies: HashMap<Asked, Option<Arc<Written>>>,
+}
+
+/// All that a reply depends on, besides the catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Asked {
+    /// The key's project: what one may read another may not.
+    pub project: ProjectId,
+    pub target: String,
+    pub base: String,
+    pub gzip: bool,
 }
 
 type Kind<K, T> = fn(&mut Remembered) -> &mut HashMap<K, Option<Arc<T>>>;
@@ -53,24 +66,24 @@ impl Reads {
         self.read(version, |seen| &mut seen.clusters, key, async || catalog.cluster_named(project, name).await).await
     }
 
-    pub async fn checkpoint(
+    /// The reply to a request that only reads; `make` makes it if it is not known.
+    pub async fn reply(
         &self,
-        catalog: &dyn Catalog,
         version: Option<u64>,
-        cluster: ClusterId,
-        id: CheckpointId,
-    ) -> Result<Option<Arc<Checkpoint>>, CatalogError> {
-        let read = async || catalog.checkpoint(cluster, id).await;
-        self.read(version, |seen| &mut seen.checkpoints, (cluster, id), read).await
+        to: Asked,
+        make: impl AsyncFnOnce() -> Result<Written, Refusal>,
+    ) -> Result<Arc<Written>, Refusal> {
+        let made = self.read(version, |seen| &mut seen.replies, to, async || make().await.map(Some)).await?;
+        made.ok_or_else(|| Refusal::new(Code::Unexpected, []))
     }
 
-    async fn read<K: Eq + Hash, T>(
+    async fn read<K: Eq + Hash, T, E>(
         &self,
         version: Option<u64>,
         kind: Kind<K, T>,
         key: K,
-        read: impl AsyncFnOnce() -> Result<Option<T>, CatalogError>,
-    ) -> Result<Option<Arc<T>>, CatalogError> {
+        read: impl AsyncFnOnce() -> Result<Option<T>, E>,
+    ) -> Result<Option<Arc<T>>, E> {
         let Some(version) = version else {
             return Ok(read().await?.map(Arc::new));
         };

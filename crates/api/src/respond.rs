@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::Serialize;
@@ -35,7 +36,7 @@ impl Style {
     /// A reply of one document.
     pub fn one<T: Serialize>(self, status: StatusCode, document: &T) -> Result<Response, Refusal> {
         let mut response = Response::new(Body::empty());
-        self.write(&mut response, status, document)?;
+        self.render(status, document)?.fill(&mut response);
         Ok(response)
     }
 
@@ -50,25 +51,21 @@ impl Style {
     pub fn refuse(self, response: &mut Response, refusal: &Refusal) {
         // The handler's response was empty, and axum may have said so already.
         response.headers_mut().remove(CONTENT_LENGTH);
-        if self.write(response, refusal.code().status(), &refusal.document()).is_err() {
-            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        match self.render(refusal.code().status(), &refusal.document()) {
+            Ok(written) => written.fill(response),
+            Err(_) => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    fn write<T: Serialize>(self, response: &mut Response, status: StatusCode, document: &T) -> Result<(), Refusal> {
-        let mut bytes = match self.common.envelope {
+    /// A document as its bytes.
+    pub fn render<T: Serialize>(self, status: StatusCode, document: &T) -> Result<Written, Refusal> {
+        let bytes = match self.common.envelope {
             true => self.json(&Enveloped { content: document, status: status.as_u16() })?,
             false => self.json(document)?,
         };
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.gzip && bytes.len() >= WORTH_COMPRESSING {
-            bytes = compressed(&bytes)?;
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        *response.status_mut() = status;
-        *response.body_mut() = Body::from(bytes);
-        Ok(())
+        let gzip = self.gzip && bytes.len() >= WORTH_COMPRESSING;
+        let bytes = if gzip { compressed(&bytes)? } else { bytes };
+        Ok(Written { status, bytes: bytes.into(), gzip })
     }
 
     fn json<T: Serialize>(self, document: &T) -> Result<Vec<u8>, Refusal> {
@@ -79,6 +76,27 @@ impl Style {
         };
         written.map_err(unexpected)?;
         Ok(bytes)
+    }
+}
+
+/// A document as it goes out.
+#[derive(Debug, Clone)]
+pub struct Written {
+    status: StatusCode,
+    bytes: Bytes,
+    gzip: bool,
+}
+
+impl Written {
+    /// Puts it into a response, whose other headers stay.
+    pub fn fill(&self, response: &mut Response) {
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        *response.status_mut() = self.status;
+        *response.body_mut() = Body::from(self.bytes.clone());
     }
 }
 

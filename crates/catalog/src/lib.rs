@@ -35,7 +35,9 @@ pub enum CatalogError {
     SameCluster(String),
     #[error("the key file {key} is missing, and the catalog {catalog} was sealed with it: put it back from its backup")]
     KeyFileMissing { key: String, catalog: String },
-    #[error("checkpoint {0} of this cluster is not yet finished: wait for it, or see what holds it with `stillpoint status`")]
+    #[error(
+        "checkpoint {0} of this cluster is not yet finished: wait for it, or see what holds it with `stillpoint status`"
+    )]
     CheckpointUnderWay(CheckpointId),
     #[error("another holder has the lease of this cluster")]
     Fenced,
@@ -45,7 +47,9 @@ pub enum CatalogError {
     InUse(&'static str),
     #[error("another `stillpoint serve` has this catalog open ({0}): stop it first")]
     AnotherServer(String),
-    #[error("the catalog {path} was written by a newer stillpoint (format {found}, this one knows {known}): use that version")]
+    #[error(
+        "the catalog {path} was written by a newer stillpoint (format {found}, this one knows {known}): use that version"
+    )]
     Newer { path: String, found: i64, known: i64 },
     #[error("the catalog {path} cannot be opened: {why}")]
     Unreadable { path: String, why: String },
@@ -94,7 +98,13 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
 
     /// Takes the lease of a cluster for `ttl` if nobody else's is still running. A lease that is
     /// taken has a higher epoch than every lease of that cluster before it.
-    async fn claim_lease(&self, cluster: ClusterId, holder: &str, now: Timestamp, ttl: Duration) -> Result<Option<Lease>>;
+    async fn claim_lease(
+        &self,
+        cluster: ClusterId,
+        holder: &str,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Option<Lease>>;
     /// Lengthens a lease; `Fenced` when it is no longer this holder's.
     async fn renew_lease(&self, lease: &Lease, now: Timestamp, ttl: Duration) -> Result<()>;
     /// Gives a lease up, if it is still this holder's.

@@ -94,14 +94,17 @@ impl fmt::Debug for Cluster {
 
 impl PartialEq for ApiKey {
     fn eq(&self, other: &Self) -> bool {
-        let plain = |key: &ApiKey| (key.id, key.project, key.public.clone(), key.role, key.access_list.clone(), key.created);
+        let plain =
+            |key: &ApiKey| (key.id, key.project, key.public.clone(), key.role, key.access_list.clone(), key.created);
         plain(self) == plain(other) && self.ha1.expose_secret() == other.ha1.expose_secret()
     }
 }
 
 impl PartialEq for Cluster {
     fn eq(&self, other: &Self) -> bool {
-        let plain = |cluster: &Cluster| (cluster.id, cluster.project, cluster.name.clone(), cluster.identity.clone(), cluster.created);
+        let plain = |cluster: &Cluster| {
+            (cluster.id, cluster.project, cluster.name.clone(), cluster.identity.clone(), cluster.created)
+        };
         plain(self) == plain(other) && self.uri.expose_secret() == other.uri.expose_secret()
     }
 }

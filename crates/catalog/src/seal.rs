@@ -20,7 +20,9 @@ const PREFIX: &str = "stillpoint-key-v1:";
 pub enum SealError {
     #[error("the key file {path} cannot be used: {why}")]
     KeyFile { path: PathBuf, why: String },
-    #[error("the key file {path} is corrupt: it must hold one line, `{PREFIX}` and 64 hex digits. Put the right one back from its backup; without it the stored connection strings and keys are lost")]
+    #[error(
+        "the key file {path} is corrupt: it must hold one line, `{PREFIX}` and 64 hex digits. Put the right one back from its backup; without it the stored connection strings and keys are lost"
+    )]
     KeyFileCorrupt { path: PathBuf },
     #[error("the key file {path} may be read by others (mode {mode:03o}): run `chmod 600` on it")]
     KeyFileOpen { path: PathBuf, mode: u32 },

@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn text_that_is_not_24_hex_digits_is_no_id() {
-        for text in ["", "6553f100", "6b8cd3c380eef5349ef77gf7", "+553f100ffffffffffffffff", "é553f100fffffffffffffff"] {
+        for text in ["", "6553f100", "6b8cd3c380eef5349ef77gf7", "+553f100ffffffffffffffff", "é553f100fffffffffffffff"]
+        {
             assert_eq!(text.parse::<ClusterId>(), Err(NotAnId), "{text}");
         }
     }

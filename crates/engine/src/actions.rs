@@ -46,7 +46,15 @@ pub(crate) struct Actions {
 
 impl Actions {
     pub fn new(setup: Setup, lease: Lease, checkpoint: CheckpointId, connection: Arc<Connection>) -> Actions {
-        Actions { setup, lease, checkpoint, connection, stop: Mutex::default(), clock: Mutex::default(), parts: Mutex::default() }
+        Actions {
+            setup,
+            lease,
+            checkpoint,
+            connection,
+            stop: Mutex::default(),
+            clock: Mutex::default(),
+            parts: Mutex::default(),
+        }
     }
 
     /// Performs a command within its limit. Past it whatever was under way is dropped, connections
@@ -97,7 +105,8 @@ impl Actions {
             Action::NoteHold(found) => {
                 let connection = self.take_stop_connection()?;
                 let hold = self.setup.limits.longest_hold();
-                let until = self.setup.now().saturating_add(SignedDuration::try_from(hold).unwrap_or(SignedDuration::MAX));
+                let until =
+                    self.setup.now().saturating_add(SignedDuration::try_from(hold).unwrap_or(SignedDuration::MAX));
                 connection.note_hold(self.checkpoint, found, until.unwrap_or(jiff::Timestamp::MAX)).await?;
                 *lock(&self.stop) = Some(connection);
                 Reply::Done
@@ -148,7 +157,10 @@ impl Actions {
 
     async fn part(&self, id: &PartId) -> Result<PartLink, MongoError> {
         let found = self.parts().await?.into_iter().find(|part| part.id == *id);
-        found.ok_or_else(|| MongoError::Unreachable { part: id.to_string(), why: "it is no longer in config.shards".into() })
+        found.ok_or_else(|| MongoError::Unreachable {
+            part: id.to_string(),
+            why: "it is no longer in config.shards".into(),
+        })
     }
 }
 

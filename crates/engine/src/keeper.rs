@@ -56,7 +56,9 @@ async fn renew(setup: &Setup, lease: &Lease, lost: &CancellationToken) {
                 lost.cancel();
                 return std::future::pending().await;
             }
-            Err(e) => tracing::warn!(cluster = %lease.cluster, error = %e, "the lease could not be renewed, trying again"),
+            Err(e) => {
+                tracing::warn!(cluster = %lease.cluster, error = %e, "the lease could not be renewed, trying again")
+            }
         }
     }
 }

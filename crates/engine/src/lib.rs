@@ -74,6 +74,9 @@ impl Setup {
 
 impl fmt::Debug for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Setup").field("instance", &self.instance).field("interval", &self.interval).finish_non_exhaustive()
+        f.debug_struct("Setup")
+            .field("instance", &self.instance)
+            .field("interval", &self.interval)
+            .finish_non_exhaustive()
     }
 }

@@ -34,14 +34,7 @@ pub struct Builder {
 impl Lab {
     /// Two shards and a config server, of one member each, without users or proxies.
     pub fn builder() -> Builder {
-        Builder {
-            shards: 2,
-            members: 1,
-            config_members: 1,
-            auth: false,
-            test_commands: false,
-            cuttable: false,
-        }
+        Builder { shards: 2, members: 1, config_members: 1, auth: false, test_commands: false, cuttable: false }
     }
 
     /// A replica set of one member that is no part of any sharded cluster.
@@ -75,11 +68,7 @@ impl Lab {
     pub fn topology(&self) -> Topology {
         Topology {
             config: self.config.endpoint().clone(),
-            shards: self
-                .shards
-                .iter()
-                .map(|shard| shard.endpoint().clone())
-                .collect(),
+            shards: self.shards.iter().map(|shard| shard.endpoint().clone()).collect(),
         }
     }
 
@@ -169,11 +158,8 @@ impl Builder {
         };
         let config = plan("cfg".to_owned(), Role::Config, self.config_members);
         let shards = (0..self.shards).map(|i| plan(format!("rs{i}"), Role::Shard, self.members));
-        let (config, shards) = futures::future::try_join(
-            ReplicaSet::start(config),
-            try_join_all(shards.map(ReplicaSet::start)),
-        )
-        .await?;
+        let (config, shards) =
+            futures::future::try_join(ReplicaSet::start(config), try_join_all(shards.map(ReplicaSet::start))).await?;
         let mut connection = config.endpoint().connect_primary().await?;
         for shard in &shards {
             let add = doc! {
@@ -181,15 +167,8 @@ impl Builder {
                 "name": shard.name(),
                 "writeConcern": majority(),
             };
-            connection
-                .run("admin", add)
-                .await
-                .with_context(|| format!("cannot add the shard {}", shard.name()))?;
+            connection.run("admin", add).await.with_context(|| format!("cannot add the shard {}", shard.name()))?;
         }
-        Ok(Lab {
-            config,
-            shards,
-            users,
-        })
+        Ok(Lab { config, shards, users })
     }
 }

@@ -34,10 +34,7 @@ pub struct Topology {
 impl Topology {
     /// The shard of this name.
     pub fn shard(&self, name: &str) -> Result<&Arc<Endpoint>> {
-        self.shards
-            .iter()
-            .find(|shard| shard.name == name)
-            .with_context(|| format!("the lab has no shard {name}"))
+        self.shards.iter().find(|shard| shard.name == name).with_context(|| format!("the lab has no shard {name}"))
     }
 
     /// The config servers first, then the shards.
@@ -50,10 +47,7 @@ impl Topology {
         let gossip = Gossip::default();
         try_join_all(self.parts().map(|part| async {
             let connection = part.connect_primary().await?;
-            connection
-                .gossiping(gossip.clone())
-                .run("admin", doc! {"ping": 1})
-                .await
+            connection.gossiping(gossip.clone()).run("admin", doc! {"ping": 1}).await
         }))
         .await
         .context("cannot ask every part for its cluster time")?;
@@ -64,10 +58,7 @@ impl Topology {
 impl Endpoint {
     /// A raw connection to member `i`, logged in as the administrator.
     pub async fn connect(&self, i: usize) -> Result<Connection> {
-        let address = self
-            .addresses
-            .get(i)
-            .with_context(|| format!("{} has no member {i}", self.name))?;
+        let address = self.addresses.get(i).with_context(|| format!("{} has no member {i}", self.name))?;
         Connection::open(address, self.admin.as_ref()).await
     }
 

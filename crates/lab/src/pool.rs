@@ -18,11 +18,7 @@ pub struct Pool {
 
 impl Pool {
     pub fn new(topology: &Topology) -> Self {
-        Self {
-            topology: topology.clone(),
-            gossip: Gossip::default(),
-            idle: Arc::default(),
-        }
+        Self { topology: topology.clone(), gossip: Gossip::default(), idle: Arc::default() }
     }
 
     /// A connection to what was the shard's primary when it was made, or is now.

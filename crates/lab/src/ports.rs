@@ -34,10 +34,7 @@ impl Port {
         let name = SocketAddr::from_abstract_name(format!("stillpoint-lab-port-{number}")).ok()?;
         let reservation = UnixListener::bind_addr(&name).ok()?;
         TcpListener::bind(("127.0.0.1", number)).ok()?;
-        Some(Self {
-            number,
-            _reservation: reservation,
-        })
+        Some(Self { number, _reservation: reservation })
     }
 
     pub fn number(&self) -> u16 {

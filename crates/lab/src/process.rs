@@ -98,13 +98,8 @@ impl Mongod {
     pub async fn start(binary: PathBuf, dir: PathBuf, args: Vec<String>) -> Result<Self> {
         fs::create_dir_all(dir.join("db")).context("cannot make a data folder")?;
         for _ in 0..5 {
-            let mut this = Self {
-                binary: binary.clone(),
-                dir: dir.clone(),
-                args: args.clone(),
-                port: Port::free()?,
-                child: None,
-            };
+            let mut this =
+                Self { binary: binary.clone(), dir: dir.clone(), args: args.clone(), port: Port::free()?, child: None };
             match this.launch().await {
                 Ok(()) => return Ok(this),
                 Err(Launch::PortTaken) => continue,
@@ -116,11 +111,7 @@ impl Mongod {
 
     async fn launch(&mut self) -> Result<(), Launch> {
         let failed = |error: io::Error| Launch::Failed(error.into());
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log())
-            .map_err(failed)?;
+        let log = OpenOptions::new().create(true).append(true).open(self.log()).map_err(failed)?;
         let mut command = Command::new(&self.binary);
         command
             .arg("--dbpath")
@@ -133,12 +124,10 @@ impl Mongod {
             .stdin(Stdio::null())
             .stderr(log.try_clone().map_err(failed)?)
             .stdout(log);
-        self.child = Some(spawn(command).map_err(|error| {
-            Launch::Failed(anyhow::anyhow!(
-                "cannot run {}: {error}",
-                self.binary.display()
-            ))
-        })?);
+        self.child = Some(
+            spawn(command)
+                .map_err(|error| Launch::Failed(anyhow::anyhow!("cannot run {}: {error}", self.binary.display())))?,
+        );
         let mut exited = None;
         let address = self.address();
         let answered = until(START_LIMIT, || {
@@ -150,11 +139,7 @@ impl Mongod {
                     return Some(false);
                 }
                 let mut connection = Connection::open(&address, None).await.ok()?;
-                connection
-                    .run("admin", bson::doc! {"hello": 1})
-                    .await
-                    .ok()
-                    .map(|_| true)
+                connection.run("admin", bson::doc! {"hello": 1}).await.ok().map(|_| true)
             }
         })
         .await;

@@ -71,8 +71,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file);
-        let child = process::spawn(command)
-            .with_context(|| format!("cannot run {}", binary.display()))?;
+        let child = process::spawn(command).with_context(|| format!("cannot run {}", binary.display()))?;
         Ok(Self { child, log, port })
     }
 
@@ -115,10 +114,7 @@ impl Server {
         .await;
         let log = || process::tail(&self.log, 20);
         let status = ended.with_context(|| {
-            format!(
-                "the server did not end within {SERVER_STOP:?} of SIGTERM; its log ends with\n{}",
-                log()
-            )
+            format!("the server did not end within {SERVER_STOP:?} of SIGTERM; its log ends with\n{}", log())
         })?;
         // A server that does not catch SIGTERM leaves a balancer off: that must be seen.
         ensure!(
@@ -160,11 +156,7 @@ impl Cli<'_> {
     /// Runs `stillpoint --config … ARGS --json` and reads the document it prints.
     pub async fn run(&self, args: &[&str]) -> Result<Value> {
         let mut command = tokio::process::Command::new(self.binary);
-        command
-            .arg("--config")
-            .arg(self.config)
-            .args(args)
-            .arg("--json");
+        command.arg("--config").arg(self.config).args(args).arg("--json");
         let what = format!("stillpoint {}", args.join(" "));
         let printed = output(command, &what, "").await?;
         serde_json::from_str(&printed).with_context(|| format!("{what} printed no JSON"))
@@ -174,14 +166,7 @@ impl Cli<'_> {
 /// Fetches a URL with Digest. The secret goes in on standard input, where no process list shows it.
 pub async fn curl(user: &str, url: &str) -> Result<String> {
     let mut command = tokio::process::Command::new("curl");
-    command.args([
-        "--digest",
-        "--silent",
-        "--show-error",
-        "--fail-with-body",
-        "--max-time",
-        "30",
-    ]);
+    command.args(["--digest", "--silent", "--show-error", "--fail-with-body", "--max-time", "30"]);
     command.args(["--config", "-", url]);
     output(command, "curl", &format!("user = \"{user}\"\n")).await
 }
@@ -201,14 +186,9 @@ async fn output(mut command: tokio::process::Command, what: &str, input: &str) -
             // One that has ended already does not read; its status says why.
             let _ = stdin.write_all(input.as_bytes()).await;
         }
-        child
-            .wait_with_output()
-            .await
-            .context("cannot read its output")
+        child.wait_with_output().await.context("cannot read its output")
     };
-    let output = timeout(COMMAND, run)
-        .await
-        .with_context(|| format!("{what} took longer than {COMMAND:?}"))??;
+    let output = timeout(COMMAND, run).await.with_context(|| format!("{what} took longer than {COMMAND:?}"))??;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
         output.status.success(),
@@ -221,8 +201,5 @@ async fn output(mut command: tokio::process::Command, what: &str, input: &str) -
 
 /// A field of a document that is a text.
 pub fn text<'a>(document: &'a Value, field: &str) -> Result<&'a str> {
-    document
-        .get(field)
-        .and_then(Value::as_str)
-        .with_context(|| format!("no `{field}` in {document}"))
+    document.get(field).and_then(Value::as_str).with_context(|| format!("no `{field}` in {document}"))
 }

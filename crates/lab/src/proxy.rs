@@ -61,10 +61,7 @@ impl Proxy {
         let number = port.number();
         let (commands, queue) = mpsc::channel(QUEUE);
         runtime()?.spawn(serve(port, upstream, board.0.subscribe(), queue));
-        let this = Self {
-            port: number,
-            commands,
-        };
+        let this = Self { port: number, commands };
         this.mend().await?;
         Ok(this)
     }
@@ -85,11 +82,7 @@ impl Proxy {
 
     async fn tell(&self, open: Open) -> Result<()> {
         let (done, answer) = oneshot::channel();
-        self.commands
-            .send((open, done))
-            .await
-            .ok()
-            .context("the proxy's task is gone")?;
+        self.commands.send((open, done)).await.ok().context("the proxy's task is gone")?;
         answer.await.context("the proxy's task is gone")?
     }
 }
@@ -155,12 +148,7 @@ async fn serve(
     }
 }
 
-async fn forward(
-    mut client: TcpStream,
-    peer: SocketAddr,
-    upstream: String,
-    mut banned: watch::Receiver<HashSet<u32>>,
-) {
+async fn forward(mut client: TcpStream, peer: SocketAddr, upstream: String, mut banned: watch::Receiver<HashSet<u32>>) {
     let forwarded = async {
         let mut server = TcpStream::connect(&upstream).await?;
         for stream in [&client, &server] {
@@ -184,9 +172,7 @@ fn owns(pid: u32, port: u16) -> bool {
     };
     let target = format!("socket:[{inode}]");
     fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
-        fds.flatten().any(|fd| {
-            fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == target.as_str())
-        })
+        fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == target.as_str()))
     })
 }
 

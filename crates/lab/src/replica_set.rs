@@ -67,9 +67,7 @@ impl ReplicaSet {
     /// Starts the members, initiates the set, waits until all of them serve, and makes the users.
     pub async fn start(plan: Plan) -> Result<Self> {
         let name = plan.name.clone();
-        Self::try_start(plan)
-            .await
-            .with_context(|| format!("cannot start the replica set {name}"))
+        Self::try_start(plan).await.with_context(|| format!("cannot start the replica set {name}"))
     }
 
     async fn try_start(plan: Plan) -> Result<Self> {
@@ -135,8 +133,7 @@ impl ReplicaSet {
 
     /// The connection string of the lab's administrator.
     pub fn admin_uri(&self) -> String {
-        self.endpoint
-            .connection_string(self.endpoint.admin.as_ref())
+        self.endpoint.connection_string(self.endpoint.admin.as_ref())
     }
 
     /// The ids of the processes that run.
@@ -178,31 +175,23 @@ impl ReplicaSet {
         } else {
             doc! {"replSetStepDown": 20, "secondaryCatchUpPeriodSecs": 10}
         };
-        match self
-            .endpoint
-            .connect(old)
-            .await?
-            .run("admin", command)
-            .await
-        {
+        match self.endpoint.connect(old).await?.run("admin", command).await {
             // Without a code the connection broke, as it does when the old primary lets go.
             Err(error) if code(&error).is_some() => {
                 return Err(error).with_context(|| format!("{} does not step down", self.name()));
             }
             _ => {}
         }
-        let new = until(ELECTION_LIMIT, || async {
-            self.primary().await.ok().filter(|new| alone || *new != old)
-        })
-        .await
-        .with_context(|| format!("{} elected no other primary", self.name()))?;
+        let new = until(ELECTION_LIMIT, || async { self.primary().await.ok().filter(|new| alone || *new != old) })
+            .await
+            .with_context(|| format!("{} elected no other primary", self.name()))?;
         if !alone {
             // Else the next step-downs would soon find nobody who may be elected.
             let unfreeze = doc! {"replSetFreeze": 0};
             let mut old = self.endpoint.connect(old).await?;
-            old.run("admin", unfreeze).await.with_context(|| {
-                format!("{}'s old primary cannot be elected again", self.name())
-            })?;
+            old.run("admin", unfreeze)
+                .await
+                .with_context(|| format!("{}'s old primary cannot be elected again", self.name()))?;
         }
         Ok(new)
     }
@@ -268,19 +257,12 @@ impl ReplicaSet {
     }
 
     fn member(&self, i: usize) -> Result<&Member> {
-        self.members
-            .get(i)
-            .with_context(|| format!("{} has no member {i}", self.name()))
+        self.members.get(i).with_context(|| format!("{} has no member {i}", self.name()))
     }
 }
 
 impl Member {
-    async fn start(
-        binary: PathBuf,
-        dir: PathBuf,
-        args: Vec<String>,
-        board: Option<&Switchboard>,
-    ) -> Result<Self> {
+    async fn start(binary: PathBuf, dir: PathBuf, args: Vec<String>, board: Option<&Switchboard>) -> Result<Self> {
         let process = Mongod::start(binary, dir, args).await?;
         let proxy = match board {
             Some(board) => Some(Proxy::start(process.address(), board).await?),
@@ -290,11 +272,7 @@ impl Member {
             Some(proxy) => format!("127.0.0.1:{}", proxy.port()),
             None => process.address(),
         };
-        Ok(Self {
-            process: Mutex::new(process),
-            proxy,
-            advertised,
-        })
+        Ok(Self { process: Mutex::new(process), proxy, advertised })
     }
 }
 
@@ -330,17 +308,11 @@ async fn initiate(plan: &Plan, members: &[Member]) -> Result<()> {
     if plan.role == Role::Config {
         config.insert("configsvr", true);
     }
-    let list: Vec<Bson> = members
-        .iter()
-        .enumerate()
-        .map(|(i, m)| doc! {"_id": i as i32, "host": &m.advertised}.into())
-        .collect();
+    let list: Vec<Bson> =
+        members.iter().enumerate().map(|(i, m)| doc! {"_id": i as i32, "host": &m.advertised}.into()).collect();
     config.insert("members", list);
     // Without users yet, the localhost exception lets this through.
     let mut connection = Connection::open(&members[0].advertised, None).await?;
-    connection
-        .run("admin", doc! {"replSetInitiate": config})
-        .await
-        .context("cannot initiate it")?;
+    connection.run("admin", doc! {"replSetInitiate": config}).await.context("cannot initiate it")?;
     Ok(())
 }

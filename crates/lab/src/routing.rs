@@ -37,12 +37,7 @@ impl Routing {
     }
 
     /// The table as it was.
-    pub async fn load_at(
-        topology: &Topology,
-        gossip: &Gossip,
-        ns: &str,
-        at: ReadAt,
-    ) -> Result<Self> {
+    pub async fn load_at(topology: &Topology, gossip: &Gossip, ns: &str, at: ReadAt) -> Result<Self> {
         let config = &topology.config;
         let collection = snapshot::find(config, gossip, "config.collections", at, doc! {"_id": ns})
             .await?
@@ -90,10 +85,7 @@ impl Routing {
             .filter(|chunk| chunk.shard == shard)
             .map(|chunk| chunk.version)
             .max()
-            .unwrap_or(Timestamp {
-                time: 0,
-                increment: 0,
-            });
+            .unwrap_or(Timestamp { time: 0, increment: 0 });
         doc! {"t": self.timestamp, "e": self.epoch, "v": version}
     }
 

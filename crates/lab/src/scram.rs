@@ -32,14 +32,9 @@ pub async fn log_in(connection: &mut Connection, credentials: &Credentials) -> R
         .await?;
     let server_first = text(&reply)?;
     let server_nonce = attribute(&server_first, "r=")?;
-    ensure!(
-        server_nonce.starts_with(&nonce),
-        "the server's nonce is not ours"
-    );
+    ensure!(server_nonce.starts_with(&nonce), "the server's nonce is not ours");
     let salt = Binary::from_base64(attribute(&server_first, "s=")?, BinarySubtype::Generic)?.bytes;
-    let rounds: u32 = attribute(&server_first, "i=")?
-        .parse()
-        .context("no iteration count")?;
+    let rounds: u32 = attribute(&server_first, "i=")?.parse().context("no iteration count")?;
 
     let mut salted = [0; digest::SHA256_OUTPUT_LEN];
     pbkdf2::derive(
@@ -54,17 +49,9 @@ pub async fn log_in(connection: &mut Connection, credentials: &Credentials) -> R
     let final_bare = format!("c={CHANNEL_BINDING},r={server_nonce}");
     let message = format!("{first_bare},{server_first},{final_bare}");
     let signature = sign(stored_key.as_ref(), message.as_bytes());
-    let proof: Vec<u8> = client_key
-        .as_ref()
-        .iter()
-        .zip(signature.as_ref())
-        .map(|(key, sign)| key ^ sign)
-        .collect();
+    let proof: Vec<u8> = client_key.as_ref().iter().zip(signature.as_ref()).map(|(key, sign)| key ^ sign).collect();
 
-    let conversation = reply
-        .get("conversationId")
-        .cloned()
-        .context("no conversationId")?;
+    let conversation = reply.get("conversationId").cloned().context("no conversationId")?;
     let reply = connection
         .run(
             "admin",
@@ -77,14 +64,8 @@ pub async fn log_in(connection: &mut Connection, credentials: &Credentials) -> R
         .await?;
     let server_key = sign(&salted, b"Server Key");
     let expected = encode(sign(server_key.as_ref(), message.as_bytes()).as_ref());
-    ensure!(
-        attribute(&text(&reply)?, "v=")? == expected,
-        "the server does not know the password either"
-    );
-    ensure!(
-        reply.get_bool("done").unwrap_or(false),
-        "the server wants more"
-    );
+    ensure!(attribute(&text(&reply)?, "v=")? == expected, "the server does not know the password either");
+    ensure!(reply.get_bool("done").unwrap_or(false), "the server wants more");
     Ok(())
 }
 
@@ -93,10 +74,7 @@ fn sign(key: &[u8], data: &[u8]) -> hmac::Tag {
 }
 
 fn payload(text: &str) -> Binary {
-    Binary {
-        subtype: BinarySubtype::Generic,
-        bytes: text.as_bytes().to_vec(),
-    }
+    Binary { subtype: BinarySubtype::Generic, bytes: text.as_bytes().to_vec() }
 }
 
 fn text(reply: &Document) -> Result<String> {
@@ -116,10 +94,7 @@ fn encode(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
-        let word = group
-            .iter()
-            .fold(0u32, |word, byte| word << 8 | u32::from(*byte))
-            << (8 * (3 - group.len()));
+        let word = group.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
         for index in 0..4 {
             if index <= group.len() {
                 out.push(ALPHABET[(word >> (18 - 6 * index)) as usize & 63] as char);

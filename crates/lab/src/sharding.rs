@@ -40,25 +40,14 @@ impl Lab {
             "primaryShardId": self.shard(primary).name(),
             "writeConcern": majority(),
         };
-        self.config()
-            .run("admin", command)
-            .await
-            .with_context(|| format!("cannot create the database {db}"))?;
+        self.config().run("admin", command).await.with_context(|| format!("cannot create the database {db}"))?;
         Ok(())
     }
 
     /// Shards a collection of an existing database by ranges of `_id`, split at `splits`; the
     /// range before `splits[i]` goes to the shard `owners[i]`, the rest to the last owner.
-    pub async fn shard_collection(
-        &self,
-        ns: &str,
-        splits: &[Bson],
-        owners: &[usize],
-    ) -> Result<()> {
-        ensure!(
-            owners.len() == splits.len() + 1,
-            "one owner more than splits, please"
-        );
+    pub async fn shard_collection(&self, ns: &str, splits: &[Bson], owners: &[usize]) -> Result<()> {
+        ensure!(owners.len() == splits.len() + 1, "one owner more than splits, please");
         let (db, collection) = split(ns)?;
         let topology = self.topology();
         let database = snapshot::find(
@@ -78,10 +67,7 @@ impl Lab {
             "writeConcern": majority(),
             "databaseVersion": database.get("version").cloned(),
         };
-        primary
-            .run(db, create)
-            .await
-            .with_context(|| format!("cannot shard {ns}"))?;
+        primary.run(db, create).await.with_context(|| format!("cannot shard {ns}"))?;
         if !splits.is_empty() {
             let routing = Routing::load(&topology, ns).await?;
             let (epoch, timestamp) = routing.epoch();
@@ -96,10 +82,7 @@ impl Lab {
                 "epoch": epoch,
                 "timestamp": timestamp,
             };
-            primary
-                .run("admin", command)
-                .await
-                .with_context(|| format!("cannot split {ns}"))?;
+            primary.run("admin", command).await.with_context(|| format!("cannot split {ns}"))?;
         }
         let mins = std::iter::once(&Bson::MinKey).chain(splits);
         for (min, owner) in mins.zip(owners) {
@@ -114,23 +97,12 @@ impl Lab {
     /// Migrates the chunk that begins at `min` to the shard named `to`, and waits until the
     /// donor has deleted its copy.
     pub async fn move_range(&self, ns: &str, min: impl Into<Bson>, to: &str) -> Result<()> {
-        move_range(
-            self.config().endpoint().clone(),
-            ns.to_owned(),
-            min.into(),
-            to.to_owned(),
-        )
-        .await
+        move_range(self.config().endpoint().clone(), ns.to_owned(), min.into(), to.to_owned()).await
     }
 
     /// Begins a migration and holds it open, cloned but not committed, until it is released.
     /// Needs `test_commands(true)`. A step-down of the donor ends it.
-    pub async fn hold_migration(
-        &self,
-        ns: &str,
-        min: impl Into<Bson>,
-        to: &str,
-    ) -> Result<HeldMigration> {
+    pub async fn hold_migration(&self, ns: &str, min: impl Into<Bson>, to: &str) -> Result<HeldMigration> {
         let min = min.into();
         let topology = self.topology();
         let routing = Routing::load(&topology, ns).await?;
@@ -149,10 +121,7 @@ impl Lab {
             .or_else(|_| anyhow::Ok(0))?;
         let config = topology.config.clone();
         let task = tokio::spawn(move_range(config, ns.to_owned(), min, to.to_owned()));
-        let mut held = HeldMigration {
-            donor: donor.clone(),
-            task: Some(task),
-        };
+        let mut held = HeldMigration { donor: donor.clone(), task: Some(task) };
         let reached = doc! {
             "waitForFailPoint": HOLD,
             "timesEntered": entered + 1,
@@ -187,10 +156,7 @@ impl Lab {
     /// Writes the balancer's documents directly; removes those that are `None`.
     pub async fn set_balancer_documents(&self, documents: &BalancerDocuments) -> Result<()> {
         let settings = self.settings();
-        for (id, document) in [
-            ("balancer", &documents.balancer),
-            ("autosplit", &documents.autosplit),
-        ] {
+        for (id, document) in [("balancer", &documents.balancer), ("autosplit", &documents.autosplit)] {
             let filter = doc! {"_id": id};
             match document {
                 Some(document) => {
@@ -207,10 +173,7 @@ impl Lab {
     /// What `sh.stopBalancer()` does through a router.
     pub async fn operator_stops_balancer(&self) -> Result<()> {
         self.config()
-            .run(
-                "admin",
-                doc! {"_configsvrBalancerStop": 1, "maxTimeMS": 15_000},
-            )
+            .run("admin", doc! {"_configsvrBalancerStop": 1, "maxTimeMS": 15_000})
             .await
             .context("cannot stop the balancer")?;
         Ok(())
@@ -219,23 +182,15 @@ impl Lab {
     /// What `sh.startBalancer()` does through a router.
     pub async fn operator_starts_balancer(&self) -> Result<()> {
         self.config()
-            .run(
-                "admin",
-                doc! {"_configsvrBalancerStart": 1, "maxTimeMS": 15_000},
-            )
+            .run("admin", doc! {"_configsvrBalancerStart": 1, "maxTimeMS": 15_000})
             .await
             .context("cannot start the balancer")?;
         Ok(())
     }
 
     fn settings(&self) -> Collection<Document> {
-        let options = mongodb::options::CollectionOptions::builder()
-            .write_concern(WriteConcern::majority())
-            .build();
-        self.config()
-            .client()
-            .database("config")
-            .collection_with_options("settings", options)
+        let options = mongodb::options::CollectionOptions::builder().write_concern(WriteConcern::majority()).build();
+        self.config().client().database("config").collection_with_options("settings", options)
     }
 }
 
@@ -250,23 +205,17 @@ async fn move_range(config: Arc<Endpoint>, ns: String, min: Bson, to: String) ->
             "writeConcern": majority(),
         };
         let mut connection = config.connect_primary().await?;
-        match connection
-            .run_within(MIGRATION_LIMIT, "admin", command)
-            .await
-        {
+        match connection.run_within(MIGRATION_LIMIT, "admin", command).await {
             Ok(_) => return Ok(()),
             // The donor waits 0.5 s for the collection's lock before it commits, and no longer:
             // a transaction that is held open keeps it, and the migration is undone.
             Err(error)
-                if matches!(code(&error), Some(LOCK_TIMEOUT | CONFLICTING_OPERATION))
-                    && Instant::now() < end =>
+                if matches!(code(&error), Some(LOCK_TIMEOUT | CONFLICTING_OPERATION)) && Instant::now() < end =>
             {
                 tracing::debug!("a migration is tried again: {error:#}");
             }
             Err(error) => {
-                return Err(
-                    error.context(format!("cannot move the chunk of {ns} at {min} to {to}"))
-                );
+                return Err(error.context(format!("cannot move the chunk of {ns} at {min} to {to}")));
             }
         }
     }
@@ -309,9 +258,6 @@ impl Drop for HeldMigration {
 
 async fn let_go(donor: &Endpoint) -> Result<()> {
     let off = doc! {"configureFailPoint": HOLD, "mode": "off"};
-    donor
-        .run("admin", off)
-        .await
-        .context("cannot release the migration")?;
+    donor.run("admin", off).await.context("cannot release the migration")?;
     Ok(())
 }

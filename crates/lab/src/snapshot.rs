@@ -30,13 +30,7 @@ impl ReadAt {
 
 /// All documents of one part's `ns` that match, in `_id` order, orphans of migrations included.
 /// For a time that the part's clock may not have come to, gossip it.
-pub async fn find(
-    part: &Endpoint,
-    gossip: &Gossip,
-    ns: &str,
-    at: ReadAt,
-    filter: Document,
-) -> Result<Vec<Document>> {
+pub async fn find(part: &Endpoint, gossip: &Gossip, ns: &str, at: ReadAt, filter: Document) -> Result<Vec<Document>> {
     let (db, collection) = split(ns)?;
     let mut connection = part.connect_primary().await?.gossiping(gossip.clone());
     let command = doc! {
@@ -47,10 +41,7 @@ pub async fn find(
         // Just short of the connection's own limit, so that the server says what it waited for.
         "maxTimeMS": (COMMAND_LIMIT - Duration::from_secs(2)).as_millis() as i64,
     };
-    let mut reply = connection
-        .run(db, command)
-        .await
-        .with_context(|| format!("cannot read {ns} of {}", part.name))?;
+    let mut reply = connection.run(db, command).await.with_context(|| format!("cannot read {ns} of {}", part.name))?;
     let mut documents = Vec::new();
     loop {
         let cursor = reply.get_document_mut("cursor")?;
@@ -77,12 +68,7 @@ pub async fn find(
 
 /// All documents of a sharded collection as of `time` that match, from the shards that owned
 /// them then: without the orphans of migrations.
-pub async fn find_at(
-    lab: &Lab,
-    ns: &str,
-    time: Timestamp,
-    filter: Document,
-) -> Result<Vec<Document>> {
+pub async fn find_at(lab: &Lab, ns: &str, time: Timestamp, filter: Document) -> Result<Vec<Document>> {
     let topology = lab.topology();
     // A part whose clock has not come to `time` yet refuses it (72), until it is told.
     let gossip = topology.gossip().await?;
@@ -104,6 +90,5 @@ pub async fn find_at(
 
 /// `db.collection` in its two halves.
 pub(crate) fn split(ns: &str) -> Result<(&str, &str)> {
-    ns.split_once('.')
-        .with_context(|| format!("{ns} is not of the form db.collection"))
+    ns.split_once('.').with_context(|| format!("{ns} is not of the form db.collection"))
 }

@@ -52,22 +52,12 @@ impl Transaction {
 
     /// The same with a client's connections and cluster time.
     pub fn begin_in(pool: &Pool) -> Self {
-        Self {
-            pool: pool.clone(),
-            lsid: new_lsid(),
-            number: 1,
-            parts: Vec::new(),
-        }
+        Self { pool: pool.clone(), lsid: new_lsid(), number: 1, parts: Vec::new() }
     }
 
     /// Runs a statement on a shard. The first shard becomes the coordinator. After an error the
     /// transaction can only be aborted.
-    pub async fn run(
-        &mut self,
-        shard: &str,
-        db: &str,
-        mut statement: Document,
-    ) -> Result<Document> {
+    pub async fn run(&mut self, shard: &str, db: &str, mut statement: Document) -> Result<Document> {
         self.stamp(&mut statement);
         let index = match self.parts.iter().position(|part| part.shard == shard) {
             Some(index) => index,
@@ -79,10 +69,7 @@ impl Transaction {
                 }
                 let connection = Some(self.pool.take(shard).await?);
                 // Before it runs, so that an abort reaches this shard whatever comes of it.
-                self.parts.push(Part {
-                    shard: shard.to_owned(),
-                    connection,
-                });
+                self.parts.push(Part { shard: shard.to_owned(), connection });
                 self.parts.len() - 1
             }
         };
@@ -93,11 +80,7 @@ impl Transaction {
     /// `operationTime`, which is no earlier than the commit.
     pub async fn commit(mut self) -> Result<Timestamp> {
         let mut command = if self.parts.len() > 1 {
-            let participants: Vec<Bson> = self
-                .parts
-                .iter()
-                .map(|part| doc! {"shardId": &part.shard}.into())
-                .collect();
+            let participants: Vec<Bson> = self.parts.iter().map(|part| doc! {"shardId": &part.shard}.into()).collect();
             doc! {"coordinateCommitTransaction": 1, "participants": participants}
         } else {
             doc! {"commitTransaction": 1}
@@ -268,10 +251,7 @@ impl Prepared {
 }
 
 async fn commit_part(part: &mut Part, pool: &Pool, command: Document) -> Result<Timestamp> {
-    let reply = part
-        .settle(pool, command)
-        .await
-        .context("a prepared transaction did not commit")?;
+    let reply = part.settle(pool, command).await.context("a prepared transaction did not commit")?;
     operation_time(&reply)
 }
 
@@ -280,8 +260,7 @@ pub(crate) fn is_transient(error: &anyhow::Error) -> bool {
     // The "retryable" codes of the drivers' specification, then what a shard says of itself or
     // of others while it comes up: 50 MaxTimeMSExpired, 64 WriteConcernFailed, 133
     // FailedToSatisfyReadPreference, 202 NetworkInterfaceExceededTimeLimit, 211 KeyNotFound.
-    const CODES: [i32; 18] = [
-        6, 7, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436, 50, 64, 133, 202, 211,
-    ];
+    const CODES: [i32; 18] =
+        [6, 7, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436, 50, 64, 133, 202, 211];
     code(error).is_none_or(|code| CODES.contains(&code))
 }

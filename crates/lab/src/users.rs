@@ -24,15 +24,8 @@ pub struct Users {
 
 impl Users {
     pub fn generate() -> Self {
-        let credentials = |user: &str| Credentials {
-            user: user.to_owned(),
-            password: secret(20),
-        };
-        Self {
-            key: secret(64),
-            admin: credentials("admin"),
-            stillpoint: credentials("stillpoint"),
-        }
+        let credentials = |user: &str| Credentials { user: user.to_owned(), password: secret(20) };
+        Self { key: secret(64), admin: credentials("admin"), stillpoint: credentials("stillpoint") }
     }
 
     /// May do everything, `_configsvr…` and `_shardsvr…` commands included.
@@ -113,9 +106,5 @@ impl Users {
 }
 
 fn secret(length: usize) -> String {
-    rand::rng()
-        .sample_iter(rand::distr::Alphanumeric)
-        .take(length)
-        .map(char::from)
-        .collect()
+    rand::rng().sample_iter(rand::distr::Alphanumeric).take(length).map(char::from).collect()
 }

@@ -56,10 +56,7 @@ pub struct Gossip(Arc<Mutex<Option<Document>>>);
 
 impl Gossip {
     fn get(&self) -> Option<Document> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn see(&self, reply: &Document) {
@@ -91,11 +88,7 @@ impl Connection {
             .with_context(|| format!("{address} accepts no connection"))?
             .with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
-        let mut this = Self {
-            stream,
-            request: 0,
-            gossip: None,
-        };
+        let mut this = Self { stream, request: 0, gossip: None };
         if let Some(credentials) = credentials {
             scram::log_in(&mut this, credentials)
                 .await
@@ -116,12 +109,7 @@ impl Connection {
     }
 
     /// Runs a command; an `ok: 0`, a write error or a write concern error is a [`CommandError`].
-    pub async fn run_within(
-        &mut self,
-        limit: Duration,
-        db: &str,
-        mut command: Document,
-    ) -> Result<Document> {
+    pub async fn run_within(&mut self, limit: Duration, db: &str, mut command: Document) -> Result<Document> {
         let name = command.keys().next().cloned().unwrap_or_default();
         command.insert("$db", db);
         if let Some(time) = self.gossip.as_ref().and_then(Gossip::get) {
@@ -154,14 +142,9 @@ impl Connection {
 
         let mut header = [0; HEADER];
         self.stream.read_exact(&mut header).await?;
-        let field = |at: usize| {
-            i32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-        };
+        let field = |at: usize| i32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let length = usize::try_from(field(0)).unwrap_or(0);
-        ensure!(
-            (HEADER + 5..=MAX_MESSAGE).contains(&length),
-            "a reply of {length} bytes"
-        );
+        ensure!((HEADER + 5..=MAX_MESSAGE).contains(&length), "a reply of {length} bytes");
         if field(8) != self.request || field(12) != OP_MSG {
             bail!("a reply to another request");
         }
@@ -173,17 +156,10 @@ impl Connection {
 }
 
 fn failure(reply: &Document) -> Option<CommandError> {
-    let ok = matches!(
-        reply.get("ok"),
-        Some(Bson::Double(1.0) | Bson::Int32(1) | Bson::Boolean(true))
-    );
+    let ok = matches!(reply.get("ok"), Some(Bson::Double(1.0) | Bson::Int32(1) | Bson::Boolean(true)));
     let source = if !ok {
         reply
-    } else if let Some(Bson::Document(first)) = reply
-        .get_array("writeErrors")
-        .ok()
-        .and_then(|errors| errors.first())
-    {
+    } else if let Some(Bson::Document(first)) = reply.get_array("writeErrors").ok().and_then(|errors| errors.first()) {
         first
     } else {
         reply.get_document("writeConcernError").ok()?
@@ -194,21 +170,14 @@ fn failure(reply: &Document) -> Option<CommandError> {
         message: source.get_str("errmsg").unwrap_or_default().to_owned(),
         labels: reply
             .get_array("errorLabels")
-            .map(|labels| {
-                labels
-                    .iter()
-                    .filter_map(|l| Some(l.as_str()?.to_owned()))
-                    .collect()
-            })
+            .map(|labels| labels.iter().filter_map(|l| Some(l.as_str()?.to_owned())).collect())
             .unwrap_or_default(),
     })
 }
 
 /// The `operationTime` of a reply.
 pub fn operation_time(reply: &Document) -> Result<Timestamp> {
-    reply
-        .get_timestamp("operationTime")
-        .context("the reply has no operationTime")
+    reply.get_timestamp("operationTime").context("the reply has no operationTime")
 }
 
 /// `{w: "majority"}` with a limit that ends before [`COMMAND_LIMIT`].

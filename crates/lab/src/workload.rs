@@ -107,23 +107,14 @@ impl Workload {
         for number in 0..clients {
             running.spawn(client(number).work(stop.subscribe()));
         }
-        Ok(Self {
-            shared,
-            stop,
-            clients: running,
-            seed,
-            total: BALANCE * accounts.len() as i64,
-        })
+        Ok(Self { shared, stop, clients: running, seed, total: BALANCE * accounts.len() as i64 })
     }
 
     /// The highest `operationTime` of the writes acknowledged until now: a checkpoint taken from
     /// now on must hold them all.
     pub fn acknowledged(&self) -> Timestamp {
         let bits = self.shared.acknowledged.load(Ordering::SeqCst);
-        Timestamp {
-            time: (bits >> 32) as u32,
-            increment: bits as u32,
-        }
+        Timestamp { time: (bits >> 32) as u32, increment: bits as u32 }
     }
 
     /// What was done until now.
@@ -158,11 +149,7 @@ pub async fn total_at(lab: &Lab, ns: &str, time: Timestamp) -> Result<i64> {
     snapshot::find_at(lab, ns, time, doc! {"kind": "account"})
         .await?
         .iter()
-        .map(|account| {
-            account
-                .get_i64("balance")
-                .context("an account without balance")
-        })
+        .map(|account| account.get_i64("balance").context("an account without balance"))
         .sum()
 }
 
@@ -201,28 +188,19 @@ impl Client {
                 "upsert": true,
             }],
         };
-        self.write(id, command)
-            .await
-            .context("cannot open the accounts")
+        self.write(id, command).await.context("cannot open the accounts")
     }
 
     async fn insert(&mut self) -> Result<()> {
         let collection = split(&self.ns)?.1.to_owned();
         loop {
-            let chunk = self
-                .routing
-                .chunks
-                .choose(&mut self.rng)
-                .context("no chunks")?;
+            let chunk = self.routing.chunks.choose(&mut self.rng).context("no chunks")?;
             let Some((low, high)) = range_of(chunk) else {
                 continue;
             };
             let id = self.rng.random_range(low..high);
             let document = doc! {"_id": id, "kind": "note", "client": self.number as i64, "serial": self.serial};
-            match self
-                .write(id, doc! {"insert": &collection, "documents": [document]})
-                .await
-            {
+            match self.write(id, doc! {"insert": &collection, "documents": [document]}).await {
                 Ok(()) => break,
                 Err(error) if code(&error) == Some(DUPLICATE_KEY) => continue,
                 Err(error) => return Err(error.context("an insert failed")),
@@ -321,12 +299,7 @@ impl Client {
             }
         }
         if others.is_empty() {
-            others = self
-                .accounts
-                .iter()
-                .copied()
-                .filter(|id| *id != from)
-                .collect();
+            others = self.accounts.iter().copied().filter(|id| *id != from).collect();
         }
         Ok((from, pick(&mut self.rng, &others)?))
     }
@@ -378,13 +351,12 @@ fn range_of(chunk: &Chunk) -> Option<(i64, i64)> {
 /// The ids of a chunk's accounts, next to the bound that it has.
 fn accounts_of(chunk: &Chunk) -> Vec<i64> {
     match range_of(chunk) {
-        Some((low, high)) if chunk.min == Bson::MinKey && chunk.max == Bson::MaxKey => (0
-            ..ACCOUNTS_PER_CHUNK)
-            .filter(|id| (low..high).contains(id))
-            .collect(),
-        Some((low, high)) if chunk.min == Bson::MinKey => (high - ACCOUNTS_PER_CHUNK..high)
-            .filter(|id| *id >= low)
-            .collect(),
+        Some((low, high)) if chunk.min == Bson::MinKey && chunk.max == Bson::MaxKey => {
+            (0..ACCOUNTS_PER_CHUNK).filter(|id| (low..high).contains(id)).collect()
+        }
+        Some((low, high)) if chunk.min == Bson::MinKey => {
+            (high - ACCOUNTS_PER_CHUNK..high).filter(|id| *id >= low).collect()
+        }
         Some((low, high)) => (low..high.min(low + ACCOUNTS_PER_CHUNK)).collect(),
         None => Vec::new(),
     }

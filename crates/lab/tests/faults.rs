@@ -66,13 +66,7 @@ async fn a_frozen_member_does_not_answer_until_it_is_thawed() {
 
 #[tokio::test]
 async fn the_others_elect_a_primary_when_it_steps_down_dies_or_is_cut_off() {
-    let lab = Lab::builder()
-        .shards(1)
-        .members(3)
-        .cuttable(true)
-        .start()
-        .await
-        .unwrap();
+    let lab = Lab::builder().shards(1).members(3).cuttable(true).start().await.unwrap();
     let set = lab.shard(0);
     let first = set.primary().await.unwrap();
     let second = set.step_down().await.unwrap();
@@ -96,25 +90,12 @@ async fn the_others_elect_a_primary_when_it_steps_down_dies_or_is_cut_off() {
     assert!(set.wait_for_all(Duration::from_secs(1)).await.is_err());
     set.mend(lonely).await.unwrap();
     set.wait_for_all(LIMIT).await.unwrap();
-    assert_eq!(
-        set.client()
-            .database("test")
-            .collection::<Document>("c")
-            .count_documents(doc! {})
-            .await
-            .unwrap(),
-        3
-    );
+    assert_eq!(set.client().database("test").collection::<Document>("c").count_documents(doc! {}).await.unwrap(), 3);
 }
 
 #[tokio::test]
 async fn a_cut_off_single_member_lives_but_cannot_be_reached() {
-    let lab = Lab::builder()
-        .shards(1)
-        .cuttable(true)
-        .start()
-        .await
-        .unwrap();
+    let lab = Lab::builder().shards(1).cuttable(true).start().await.unwrap();
     let set = lab.shard(0);
     set.cut(0).await.unwrap();
     assert_eq!(set.pids().await.len(), 1);

@@ -12,8 +12,7 @@ async fn the_user_may_do_what_a_checkpoint_needs_and_no_more() {
     for part in lab.parts() {
         let client = Client::with_uri_str(part.uri()).await.unwrap();
         let admin = client.database("admin");
-        let note =
-            doc! {"appendOplogNote": 1, "data": {"token": 1}, "writeConcern": {"w": "majority"}};
+        let note = doc! {"appendOplogNote": 1, "data": {"token": 1}, "writeConcern": {"w": "majority"}};
         admin.run_command(note).await.unwrap();
         let oplog = client.database("local").collection::<Document>("oplog.rs");
         assert!(oplog.find_one(doc! {"o.token": 1}).await.unwrap().is_some());
@@ -25,10 +24,7 @@ async fn the_user_may_do_what_a_checkpoint_needs_and_no_more() {
             })
             .await
             .unwrap();
-        admin
-            .run_command(doc! {"replSetGetStatus": 1})
-            .await
-            .unwrap();
+        admin.run_command(doc! {"replSetGetStatus": 1}).await.unwrap();
         let other = client.database("bank").collection::<Document>("acct");
         assert!(other.insert_one(doc! {}).await.is_err());
     }
@@ -38,34 +34,14 @@ async fn the_user_may_do_what_a_checkpoint_needs_and_no_more() {
     assert_eq!(shards.count_documents(doc! {}).await.unwrap(), 1);
     let settings = config.collection::<Document>("settings");
     let balancer = doc! {"_id": "balancer", "mode": "full", "stopped": false};
-    settings
-        .replace_one(doc! {"_id": "balancer"}, &balancer)
-        .upsert(true)
-        .await
-        .unwrap();
-    assert_eq!(
-        settings.find_one(doc! {"_id": "balancer"}).await.unwrap(),
-        Some(balancer)
-    );
+    settings.replace_one(doc! {"_id": "balancer"}, &balancer).upsert(true).await.unwrap();
+    assert_eq!(settings.find_one(doc! {"_id": "balancer"}).await.unwrap(), Some(balancer));
     settings.delete_one(doc! {"_id": "balancer"}).await.unwrap();
     let admin = client.database("admin");
-    for command in [
-        "_configsvrBalancerStop",
-        "_configsvrBalancerStatus",
-        "_configsvrBalancerStart",
-    ] {
-        admin
-            .run_command(doc! {command: 1, "maxTimeMS": 10_000})
-            .await
-            .unwrap();
+    for command in ["_configsvrBalancerStop", "_configsvrBalancerStatus", "_configsvrBalancerStart"] {
+        admin.run_command(doc! {command: 1, "maxTimeMS": 10_000}).await.unwrap();
     }
-    assert!(
-        config
-            .collection::<Document>("chunks")
-            .delete_many(doc! {})
-            .await
-            .is_err()
-    );
+    assert!(config.collection::<Document>("chunks").delete_many(doc! {}).await.is_err());
 }
 
 #[tokio::test]

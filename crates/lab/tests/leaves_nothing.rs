@@ -87,12 +87,7 @@ async fn the_folders_are_removed() {
     let set = Lab::plain_replica_set().await.unwrap();
     let pid = set.pids().await[0];
     let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
-    let dir = line
-        .split('\0')
-        .skip_while(|arg| *arg != "--dbpath")
-        .nth(1)
-        .unwrap()
-        .to_owned();
+    let dir = line.split('\0').skip_while(|arg| *arg != "--dbpath").nth(1).unwrap().to_owned();
     assert!(Path::new(&dir).exists());
     drop(set);
     assert!(!Path::new(&dir).exists());

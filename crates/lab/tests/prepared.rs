@@ -10,9 +10,7 @@ const NS: &str = "bank.acct";
 async fn bank() -> Lab {
     let lab = Lab::builder().start().await.unwrap();
     lab.create_database("bank", 0).await.unwrap();
-    lab.shard_collection(NS, &[0.into()], &[0, 1])
-        .await
-        .unwrap();
+    lab.shard_collection(NS, &[0.into()], &[0, 1]).await.unwrap();
     lab
 }
 
@@ -31,16 +29,8 @@ async fn entries(lab: &Lab, shard: usize) -> Vec<Document> {
             {"o.abortTransaction": {"$exists": true}},
         ],
     };
-    let collection = lab
-        .shard(shard)
-        .client()
-        .database("local")
-        .collection("oplog.rs");
-    let mut cursor = collection
-        .find(filter)
-        .sort(doc! {"$natural": 1})
-        .await
-        .unwrap();
+    let collection = lab.shard(shard).client().database("local").collection("oplog.rs");
+    let mut cursor = collection.find(filter).sort(doc! {"$natural": 1}).await.unwrap();
     let mut entries = Vec::new();
     while cursor.advance().await.unwrap() {
         entries.push(cursor.deserialize_current().unwrap());
@@ -49,19 +39,11 @@ async fn entries(lab: &Lab, shard: usize) -> Vec<Document> {
 }
 
 fn is_prepare(entry: &Document) -> bool {
-    entry
-        .get_document("o")
-        .unwrap()
-        .get_bool("prepare")
-        .unwrap_or(false)
+    entry.get_document("o").unwrap().get_bool("prepare").unwrap_or(false)
 }
 
 fn commit_timestamp(entry: &Document) -> Timestamp {
-    entry
-        .get_document("o")
-        .unwrap()
-        .get_timestamp("commitTimestamp")
-        .unwrap()
+    entry.get_document("o").unwrap().get_timestamp("commitTimestamp").unwrap()
 }
 
 #[tokio::test]
@@ -75,10 +57,7 @@ async fn a_held_transaction_is_prepared_on_both_shards_until_it_is_committed() {
         let entries = entries(&lab, shard).await;
         assert_eq!(entries.len(), 1);
         assert!(is_prepare(&entries[0]));
-        assert_eq!(
-            entries[0].get_timestamp("ts").unwrap(),
-            prepared.prepare_timestamps()[shard]
-        );
+        assert_eq!(entries[0].get_timestamp("ts").unwrap(), prepared.prepare_timestamps()[shard]);
     }
     let time = prepared.commit_timestamp();
     prepared.commit_on("rs0").await.unwrap();
@@ -89,26 +68,10 @@ async fn a_held_transaction_is_prepared_on_both_shards_until_it_is_committed() {
         assert_eq!(commit_timestamp(&commit), time);
         assert!(commit.get_timestamp("ts").unwrap() > time);
     }
-    let ids = |documents: Vec<Document>| {
-        documents
-            .iter()
-            .map(|d| d.get_i32("_id").unwrap())
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        ids(snapshot::find_at(&lab, NS, time, doc! {}).await.unwrap()),
-        [-1, 1]
-    );
-    let before = Timestamp {
-        increment: time.increment - 1,
-        ..time
-    };
-    assert!(
-        snapshot::find_at(&lab, NS, before, doc! {})
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    let ids = |documents: Vec<Document>| documents.iter().map(|d| d.get_i32("_id").unwrap()).collect::<Vec<_>>();
+    assert_eq!(ids(snapshot::find_at(&lab, NS, time, doc! {}).await.unwrap()), [-1, 1]);
+    let before = Timestamp { increment: time.increment - 1, ..time };
+    assert!(snapshot::find_at(&lab, NS, before, doc! {}).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -118,13 +81,7 @@ async fn a_coordinated_transaction_leaves_prepare_and_commit_on_both_shards() {
     insert(&mut transaction, "rs0", -1).await;
     insert(&mut transaction, "rs1", 1).await;
     let time = transaction.commit().await.unwrap();
-    assert_eq!(
-        snapshot::find_at(&lab, NS, time, doc! {})
-            .await
-            .unwrap()
-            .len(),
-        2
-    );
+    assert_eq!(snapshot::find_at(&lab, NS, time, doc! {}).await.unwrap().len(), 2);
     // The coordinator answers when it has decided; the oplogs follow.
     let mut times = Vec::new();
     for shard in 0..2 {
@@ -165,19 +122,10 @@ async fn a_prepared_transaction_outlives_kill_9_and_can_be_aborted() {
     lab.shard(1).restart(0).await.unwrap();
     prepared.abort().await.unwrap();
     let last = entries(&lab, 1).await.pop().unwrap();
-    assert!(
-        last.get_document("o")
-            .unwrap()
-            .contains_key("abortTransaction")
-    );
-    let documents = snapshot::find(
-        &lab.topology().shards[1],
-        &Gossip::default(),
-        NS,
-        snapshot::ReadAt::Majority,
-        doc! {},
-    )
-    .await
-    .unwrap();
+    assert!(last.get_document("o").unwrap().contains_key("abortTransaction"));
+    let documents =
+        snapshot::find(&lab.topology().shards[1], &Gossip::default(), NS, snapshot::ReadAt::Majority, doc! {})
+            .await
+            .unwrap();
     assert!(documents.is_empty());
 }

@@ -13,28 +13,20 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 async fn banking(lab: &Lab) -> Workload {
     lab.create_database("bank", 0).await.unwrap();
-    lab.shard_collection(NS, &[0.into(), 1_000_000.into()], &[0, 1, 0])
-        .await
-        .unwrap();
+    lab.shard_collection(NS, &[0.into(), 1_000_000.into()], &[0, 1, 0]).await.unwrap();
     Workload::start(lab, NS, 4).await.unwrap()
 }
 
 async fn transfers(workload: &Workload, more: u64) {
     let goal = workload.summary().transfers + more;
-    until(LIMIT, || async {
-        (workload.summary().transfers >= goal).then_some(())
-    })
-    .await
-    .unwrap_or_else(|| panic!("no {more} transfers in time: {:?}", workload.summary()));
+    until(LIMIT, || async { (workload.summary().transfers >= goal).then_some(()) })
+        .await
+        .unwrap_or_else(|| panic!("no {more} transfers in time: {:?}", workload.summary()));
 }
 
 async fn adds_up(lab: &Lab, workload: &Workload) {
     let time: Timestamp = workload.acknowledged();
-    assert_eq!(
-        total_at(lab, NS, time).await.unwrap(),
-        workload.summary().total,
-        "at {time}"
-    );
+    assert_eq!(total_at(lab, NS, time).await.unwrap(), workload.summary().total, "at {time}");
 }
 
 /// Stops it, and compares what is there with what was acknowledged.
@@ -44,15 +36,8 @@ async fn settled(lab: &Lab, workload: Workload) {
     let mut notes = 0;
     let mut balances = 0;
     for shard in lab.topology().shards.iter() {
-        for document in snapshot::find(
-            shard,
-            &Gossip::default(),
-            NS,
-            snapshot::ReadAt::Majority,
-            doc! {},
-        )
-        .await
-        .unwrap()
+        for document in
+            snapshot::find(shard, &Gossip::default(), NS, snapshot::ReadAt::Majority, doc! {}).await.unwrap()
         {
             match document.get_i64("balance") {
                 Ok(balance) => balances += balance,
@@ -107,12 +92,7 @@ async fn totals_survive_step_downs_and_kills() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn totals_survive_the_loss_of_primaries() {
-    let lab = Lab::builder()
-        .members(3)
-        .cuttable(true)
-        .start()
-        .await
-        .unwrap();
+    let lab = Lab::builder().members(3).cuttable(true).start().await.unwrap();
     let workload = banking(&lab).await;
     transfers(&workload, 5).await;
     let dead = lab.shard(0).kill_primary().await.unwrap();

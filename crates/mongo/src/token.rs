@@ -49,7 +49,12 @@ pub async fn write(part: &PartLink, checkpoint: CheckpointId, attempt: u32, cloc
 }
 
 /// The `ts` of a token, if its entry is in the majority-committed oplog.
-pub async fn find(part: &PartLink, checkpoint: CheckpointId, token: Token, clock: ClusterTime) -> Result<Option<ClusterTime>> {
+pub async fn find(
+    part: &PartLink,
+    checkpoint: CheckpointId,
+    token: Token,
+    clock: ClusterTime,
+) -> Result<Option<ClusterTime>> {
     let command = doc! {
         "find": "oplog.rs",
         // The bounds on ts are what lets the server begin at the right place.

@@ -223,7 +223,11 @@ impl Config {
         if self.checkpoint.interval == "off" {
             return Ok(None);
         }
-        let wrong = || CliError::Config("checkpoint.interval must be 15m, 30m, 60m, a shorter time for trying it out, or off".into());
+        let wrong = || {
+            CliError::Config(
+                "checkpoint.interval must be 15m, 30m, 60m, a shorter time for trying it out, or off".into(),
+            )
+        };
         let interval: SignedDuration = self.checkpoint.interval.parse().map_err(|_| wrong())?;
         let known = INTERVALS_MIN.iter().any(|minutes| interval == SignedDuration::from_mins(i64::from(*minutes)));
         let short = interval >= SignedDuration::from_secs(1) && interval < SignedDuration::from_mins(15);

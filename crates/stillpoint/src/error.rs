@@ -22,7 +22,9 @@ pub enum CliError {
     Failed(String),
     #[error("{path} cannot be read: {why}")]
     File { path: PathBuf, why: std::io::Error },
-    #[error("no server is running on this catalog: start `stillpoint serve` with the same configuration, then ask again")]
+    #[error(
+        "no server is running on this catalog: start `stillpoint serve` with the same configuration, then ask again"
+    )]
     NoServer,
 }
 

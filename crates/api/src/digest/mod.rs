@@ -59,9 +59,8 @@ impl Verifier {
     /// and space and reads no other.
     pub fn challenge(&self, now: Timestamp, chance: u64, stale: bool) -> HeaderValue {
         let nonce = Nonce::new(now, chance).text(&self.key);
-        let text = format!(
-            r#"Digest realm="{REALM}", domain="", nonce="{nonce}", algorithm=MD5, qop="auth", stale={stale}"#
-        );
+        let text =
+            format!(r#"Digest realm="{REALM}", domain="", nonce="{nonce}", algorithm=MD5, qop="auth", stale={stale}"#);
         // Hex digits and fixed text are always a header value.
         HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("Digest"))
     }

@@ -26,10 +26,7 @@ pub(super) fn routes(room: Room) -> Router {
     let collection =
         format!("{}/groups/{{group}}/clusters/{{cluster}}/{}", room.surface.prefix, room.surface.checkpoints);
     let item = format!("{collection}/{{checkpoint}}");
-    Router::new()
-        .route(&collection, get(list).post(create))
-        .route(&item, get(get_one).delete(delete))
-        .with_state(room)
+    Router::new().route(&collection, get(list).post(create)).route(&item, get(get_one).delete(delete)).with_state(room)
 }
 
 async fn list(State(room): State<Room>, ask: Ask) -> Result<Response, Refusal> {
@@ -50,25 +47,26 @@ async fn list(State(room): State<Room>, ask: Ask) -> Result<Response, Refusal> {
     let place = place(&room, &ask, project, &cluster);
     ask.style.list(ListDocument {
         links: Link::paging(&place.checkpoints_url, paging.page, paging.per_page, more),
-        results: found
-            .iter()
-            .map(|checkpoint| CheckpointDocument::item(&View { place: &place, checkpoint }))
-            .collect(),
+        results: found.iter().map(|checkpoint| CheckpointDocument::item(&View { place: &place, checkpoint })).collect(),
         status: None,
         total_count,
     })
 }
 
 async fn get_one(State(room): State<Room>, ask: Ask) -> Result<Response, Refusal> {
-    let project = room.project(&ask, Role::GroupReadOnly).await?;
-    let cluster = room.cluster(&ask, project).await?;
-    let id = id(&room, &ask)?;
-    let checkpoint = room.api.reads.checkpoint(room.api.catalog(), ask.version, cluster.id, id).await?;
-    let checkpoint = checkpoint.ok_or_else(|| not_found(id, &cluster))?;
+    let reply = room.api.reads.reply(ask.version, ask.asked(), async || {
+        let project = room.project(&ask, Role::GroupReadOnly).await?;
+        let cluster = room.cluster(&ask, project).await?;
+        let id = id(&room, &ask)?;
+        let checkpoint = room.api.catalog().checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(id, &cluster))?;
 
-    let place = place(&room, &ask, project, &cluster);
-    let document = CheckpointDocument::one(&View { place: &place, checkpoint: &checkpoint });
-    ask.style.one(StatusCode::OK, &document)
+        let place = place(&room, &ask, project, &cluster);
+        let document = CheckpointDocument::one(&View { place: &place, checkpoint: &checkpoint });
+        ask.style.render(StatusCode::OK, &document)
+    });
+    let mut response = Response::new(Body::empty());
+    reply.await?.fill(&mut response);
+    Ok(response)
 }
 
 async fn create(State(room): State<Room>, ask: Ask, headers: HeaderMap, body: Body) -> Result<Response, Refusal> {

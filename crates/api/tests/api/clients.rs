@@ -25,10 +25,14 @@ async fn curl_with_digest() {
     let server = lab.serve(Options::default()).await;
     let url = format!("http://{}{}?pretty=true", server.address, item());
     let user = format!("{READER}:{}", private(READER));
-    let output = curl(&["--user", &user, "--digest", "--header", "Content-Type: application/json", "-X", "GET", &url]).await;
+    let output =
+        curl(&["--user", &user, "--digest", "--header", "Content-Type: application/json", "-X", "GET", &url]).await;
     assert!(output.starts_with("HTTP/1.1 401 Unauthorized\r\n"));
     assert!(output.contains("\r\n\r\nHTTP/1.1 200 OK\r\n"), "{output}");
-    assert!(output.ends_with("\n}") && output.contains(&format!("\"href\":\"http://{}/api", server.address)), "{output}");
+    assert!(
+        output.ends_with("\n}") && output.contains(&format!("\"href\":\"http://{}/api", server.address)),
+        "{output}"
+    );
 
     let wrong = curl(&["--user", "readeraa:wrong", "--digest", &url]).await;
     assert!(wrong.contains("\r\n\r\nHTTP/1.1 401 Unauthorized\r\n"), "{wrong}");
@@ -42,7 +46,10 @@ async fn curl_asks_for_a_checkpoint_and_deletes_one() {
     let url = |path: &str| format!("http://{}{path}", server.address);
     let json = ["--header", "Content-Type: application/json", "--data", "{}"];
     let created = curl(&[&["--user", &user, "--digest", &url(&collection())], &json[..]].concat()).await;
-    assert!(created.contains("HTTP/1.1 201 Created\r\n") && created.contains("\r\nlocation: http://127.0.0.1:"), "{created}");
+    assert!(
+        created.contains("HTTP/1.1 201 Created\r\n") && created.contains("\r\nlocation: http://127.0.0.1:"),
+        "{created}"
+    );
     let deleted = curl(&["--user", &user, "--digest", "-X", "DELETE", &url(&item())]).await;
     assert!(deleted.ends_with("\r\n\r\n") && deleted.contains("HTTP/1.1 204 No Content\r\n"), "{deleted}");
     // Without credentials: this curl breaks when it uses such a connection a second time. With them,
@@ -64,7 +71,8 @@ async fn exchange(stream: &mut TcpStream, method: &str, target: &str, more: &str
         assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "closed");
     };
     let text = String::from_utf8(read[..head].to_vec()).unwrap();
-    let header = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned());
+    let header =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned());
     let length: usize = header("content-length:").map_or(0, |value| value.parse().unwrap());
     while read.len() < head + length {
         assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "closed");
@@ -86,7 +94,8 @@ async fn a_client_that_keeps_its_connection_and_its_nonce() {
     for _ in 0..50 {
         let context = digest_auth::AuthContext::new(READER, private(READER), &target);
         let login = prompt.respond(&context).unwrap().to_string();
-        let (status, challenge, _) = exchange(&mut stream, "GET", &target, &format!("Authorization: {login}\r\n")).await;
+        let (status, challenge, _) =
+            exchange(&mut stream, "GET", &target, &format!("Authorization: {login}\r\n")).await;
         assert_eq!((status.as_str(), challenge), ("HTTP/1.1 200 OK", None));
     }
 }

@@ -123,7 +123,8 @@ async fn over_tls_links_begin_with_https_and_hsts_is_given() {
         let mut command = Command::new("curl");
         command.args(["--silent", "--include", "--digest", "--max-time", "20", version, "--cacert"]).arg(&certificate);
         command.args(["--user", &format!("{READER}:{}", private(READER)), &url]);
-        let output = command.args(["--resolve", &format!("localhost:{}:127.0.0.1", server.address.port())]).output().await;
+        let output =
+            command.args(["--resolve", &format!("localhost:{}:127.0.0.1", server.address.port())]).output().await;
         let text = String::from_utf8(output.unwrap().stdout).unwrap();
         assert!(text.contains("strict-transport-security: max-age=300"), "{text}");
         assert!(text.contains(&format!("\"href\":\"https://localhost:{}/api", server.address.port())), "{text}");

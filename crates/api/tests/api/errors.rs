@@ -13,10 +13,19 @@ fn line(reply: &Reply) -> String {
     let json = reply.json();
     assert_eq!(json["error"], reply.status.as_u16());
     assert_eq!(json["reason"], reply.status.canonical_reason().unwrap());
-    assert_eq!(json.as_object().unwrap().keys().collect::<Vec<_>>(), ["detail", "error", "errorCode", "parameters", "reason"]);
+    assert_eq!(
+        json.as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["detail", "error", "errorCode", "parameters", "reason"]
+    );
     assert_eq!(reply.header("content-type"), Some("application/json"));
     assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));
-    format!("{} {} {} {}", json["error"], json["errorCode"].as_str().unwrap(), json["parameters"], json["detail"].as_str().unwrap())
+    format!(
+        "{} {} {} {}",
+        json["error"],
+        json["errorCode"].as_str().unwrap(),
+        json["parameters"],
+        json["detail"].as_str().unwrap()
+    )
 }
 
 async fn got(lab: &Lab, path: String) -> String {

@@ -26,7 +26,8 @@ async fn each_role_with_each_method() {
     ];
     for (method, on_collection, on_item) in table {
         for (n, key) in [READER, OWNER].into_iter().enumerate() {
-            for (target, expected, allow) in [(collection(), on_collection[n], COLLECTION), (item(), on_item[n], ITEM)] {
+            for (target, expected, allow) in [(collection(), on_collection[n], COLLECTION), (item(), on_item[n], ITEM)]
+            {
                 let lab = Lab::new().await;
                 let reply = lab.ask(key, method, &target).await;
                 assert_eq!(reply.status.as_u16(), expected, "{method} {target} as {key}: {}", reply.body);

@@ -126,7 +126,9 @@ impl Lab {
         let state = ApiState {
             catalog: Arc::new(catalog.clone()),
             wake: wake.clone(),
-            clock: Arc::new(move || Timestamp::from_millisecond(u64::try_from(for_clock.load(Ordering::SeqCst)).unwrap() as i64).unwrap()),
+            clock: Arc::new(move || {
+                Timestamp::from_millisecond(u64::try_from(for_clock.load(Ordering::SeqCst)).unwrap() as i64).unwrap()
+            }),
             chance: Arc::new(move || numbers.fetch_add(1, Ordering::SeqCst)),
             public_url: None,
         };
@@ -163,7 +165,14 @@ impl Lab {
         self.ask(READER, "GET", target).await
     }
 
-    pub async fn ask_with(&self, public: &str, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    pub async fn ask_with(
+        &self,
+        public: &str,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Reply {
         let method: Method = method.parse().unwrap();
         let login = self.login(public, &method, target).await;
         let mut request = Request::builder().method(method).uri(target).header("authorization", login);

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Finding the parts, and reading the balancer's settings, each.
     pub survey: Duration,
+    /// Attempts to find the parts and read the balancer, before anything is touched.
+    pub early_attempts: u32,
     /// Stopping the balancer, the end of its round included.
     pub balancer_stop: Duration,
     /// Waiting for migrations, resharding and DDL under way, once the balancer is stopped.
@@ -30,6 +32,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             survey: Duration::from_secs(30),
+            early_attempts: 3,
             balancer_stop: Duration::from_secs(120),
             quiet: Duration::from_secs(300),
             token: Duration::from_secs(10),

@@ -162,6 +162,7 @@ impl Pending {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Next {
     Save,
+    Survey,
     Look,
     Token(PartId, u32),
     PutBack,
@@ -183,7 +184,9 @@ pub struct Machine {
     save_failures: u32,
     put_back_failures: u32,
     look_failures: u32,
+    /// Whether it is known that no stop can still arrive: none was sent, or it was answered.
     stop_answered: bool,
+    early_failures: u32,
     look_until: Option<Timestamp>,
     discover_until: Option<Timestamp>,
     parts_confirmed: bool,
@@ -206,6 +209,7 @@ impl Machine {
             put_back_failures: 0,
             look_failures: 0,
             stop_answered: false,
+            early_failures: 0,
             look_until: None,
             discover_until: None,
             parts_confirmed: false,
@@ -216,14 +220,14 @@ impl Machine {
             State::Queued => {
                 machine.record.started = now;
                 machine.record.state = State::Started;
+                machine.stop_answered = true;
                 machine.save();
-                machine.send(machine.limits.survey, Pending::Survey, Action::Survey);
+                machine.survey();
             }
             // The old holder's note may be missing and its stop may or may not have been sent:
             // putting back is right in each case.
-            State::Started | State::Holding => {
-                machine.fail(Reason::Interrupted, "the server that took it stopped before the tokens were all written".into())
-            }
+            State::Started | State::Holding => machine
+                .fail(Reason::Interrupted, "the server that took it stopped before the tokens were all written".into()),
             State::Releasing => machine.put_back(),
             State::Discovering => machine.discover(),
             State::Completed => machine.end = Some(End::Completed),
@@ -318,7 +322,12 @@ impl Machine {
             (Pending::PutBack, Reply::PutBack(how)) => self.put_back_done(how),
             (Pending::Find(part, token), Reply::Seen(Some(time))) => self.token_seen(part, token, time),
             (Pending::Find(part, token), Reply::Seen(None)) => {
-                self.find_again(part.clone(), token, Reason::TokenNotFound, format!("the token of {part} is not in its oplog"));
+                self.find_again(
+                    part.clone(),
+                    token,
+                    Reason::TokenNotFound,
+                    format!("the token of {part} is not in its oplog"),
+                );
             }
             (Pending::Resurvey, Reply::Parts(parts)) => self.resurveyed(parts),
             (Pending::Wait(next), Reply::Done) => self.go_on(next),
@@ -332,6 +341,12 @@ impl Machine {
                 let pause = self.limits.backoff(self.save_failures);
                 self.save_failures += 1;
                 self.wait(pause, Next::Save);
+            }
+            // Nothing has been touched: an election, say, is waited for.
+            Pending::Survey | Pending::ReadBalancer if self.early_failures + 1 < self.limits.early_attempts => {
+                self.note_trouble(why);
+                self.wait(self.limits.backoff(self.early_failures), Next::Survey);
+                self.early_failures += 1;
             }
             Pending::Survey => self.fail(Reason::Unreachable, why),
             Pending::ReadBalancer | Pending::NoteHold => self.fail(Reason::BalancerUnreadable, why),
@@ -365,7 +380,8 @@ impl Machine {
     /// What would be tried again is given up; what is owed is not.
     fn denied(&mut self, pending: Pending, why: String) {
         match pending {
-            Pending::Look | Pending::Resurvey => self.fail(Reason::Unreachable, why),
+            Pending::Survey | Pending::Look | Pending::Resurvey => self.fail(Reason::Unreachable, why),
+            Pending::ReadBalancer => self.fail(Reason::BalancerUnreadable, why),
             Pending::Token(part, _) => self.fail(Reason::TokenNotWritten, format!("{part}: {why}")),
             Pending::Find(part, _) => self.fail(Reason::TokenNotFound, format!("{part}: {why}")),
             pending => self.failed(pending, why),
@@ -375,6 +391,7 @@ impl Machine {
     fn go_on(&mut self, next: Next) {
         match next {
             Next::Save => self.send_save(),
+            Next::Survey => self.survey(),
             Next::PutBack => self.put_back(),
             Next::Look => self.look(),
             Next::Token(part, attempt) => self.write_token(part, attempt),
@@ -439,12 +456,15 @@ impl Machine {
 
     // Started
 
+    fn survey(&mut self) {
+        self.send(self.limits.survey, Pending::Survey, Action::Survey);
+    }
+
     fn surveyed(&mut self, parts: Vec<(PartId, String)>) {
         if let Some(detail) = unfit(&parts) {
             return self.fail(Reason::Unreachable, detail);
         }
-        self.record.parts =
-            parts.into_iter().map(|(id, replica_set)| Part { id, replica_set, token: None }).collect();
+        self.record.parts = parts.into_iter().map(|(id, replica_set)| Part { id, replica_set, token: None }).collect();
         self.record.parts.sort_by(|a, b| a.id.cmp(&b.id));
         self.send(self.limits.survey, Pending::ReadBalancer, Action::ReadBalancer);
     }
@@ -452,6 +472,7 @@ impl Machine {
     // Holding
 
     fn hold(&mut self, found: Found) {
+        self.record.trouble = None;
         self.record.found = Some(found);
         self.record.held_since = Some(self.now);
         self.record.state = State::Holding;
@@ -475,6 +496,7 @@ impl Machine {
 
     fn stop(&mut self) {
         if let Some(found) = self.record.found.clone() {
+            self.stop_answered = false;
             self.send(self.limits.balancer_stop, Pending::Stop, Action::StopBalancer(found));
         }
     }
@@ -501,7 +523,8 @@ impl Machine {
     fn token_written(&mut self, id: PartId, attempt: u32, time: ClusterTime) {
         if self.record.clock.is_none_or(|clock| time <= clock) {
             let clock = self.record.clock.map(|c| c.to_string()).unwrap_or_default();
-            let detail = format!("{id}: the token is at {time}, the clock was {clock}; is this part of the same cluster?");
+            let detail =
+                format!("{id}: the token is at {time}, the clock was {clock}; is this part of the same cluster?");
             return self.fail(Reason::TokenTooEarly, detail);
         }
         if let Some(part) = self.record.parts.iter_mut().find(|part| part.id == id) {

@@ -186,7 +186,9 @@ impl Reason {
             Reason::BalancerUnreadable => "The balancer's settings could not be read or noted.",
             Reason::BalancerNotStopped => "The balancer did not stop in time.",
             Reason::BalancerStartedByOthers => "The balancer was started by someone else while it was to be off.",
-            Reason::BalancerHistoryLost => "It can no longer be told how the balancer is to be put back; compare its settings by hand.",
+            Reason::BalancerHistoryLost => {
+                "It can no longer be told how the balancer is to be put back; compare its settings by hand."
+            }
             Reason::DataMoving => "A migration, resharding or DDL operation did not end in time.",
             Reason::NoClock => "The cluster's time could not be read.",
             Reason::TokenNotWritten => "A token could not be written with majority write concern.",
@@ -252,28 +254,39 @@ impl Checkpoint {
         let tokens = || self.parts.iter().map(|part| part.token);
         let all_tokens = !self.parts.is_empty() && tokens().all(|token| token.is_some());
         let rules = [
-            (self.state < State::Holding || self.found.is_some() || self.state == State::Failed, "a hold without what was found"),
+            (
+                self.state < State::Holding || self.found.is_some() || self.state == State::Failed,
+                "a hold without what was found",
+            ),
             (self.found.is_some() == self.held_since.is_some(), "a hold has a beginning"),
             (self.state.ended() == self.ended.is_some(), "an end has a time"),
             ((self.state == State::Failed) <= self.failure.is_some(), "a failed checkpoint says why"),
             ((self.state == State::Completed) <= self.failure.is_none(), "a completed checkpoint has no failure"),
-            (self.state != State::Failed || self.found.is_none() || self.released.is_some(), "failed with the balancer still held"),
-            (self.state < State::Discovering || self.state == State::Failed || self.released.is_some(), "discovering with the balancer still held"),
-            ((self.state == State::Discovering) <= (all_tokens && self.cut.is_some()), "discovering without every token"),
             (
-                self.state != State::Completed || tokens().all(|token| token.is_some_and(|t| t.discovered)) && all_tokens,
+                self.state != State::Failed || self.found.is_none() || self.released.is_some(),
+                "failed with the balancer still held",
+            ),
+            (
+                self.state < State::Discovering || self.state == State::Failed || self.released.is_some(),
+                "discovering with the balancer still held",
+            ),
+            (
+                (self.state == State::Discovering) <= (all_tokens && self.cut.is_some()),
+                "discovering without every token",
+            ),
+            (
+                self.state != State::Completed
+                    || tokens().all(|token| token.is_some_and(|t| t.discovered)) && all_tokens,
                 "completed without every token discovered",
             ),
             (
                 self.state != State::Completed || self.cut == tokens().flatten().map(|t| t.time).min(),
                 "completed with a cut that is not the lowest token",
             ),
+            (self.cut.is_none() || self.clock < self.cut, "a cut that is not after the cluster's clock"),
             (
-                self.cut.is_none() || self.clock < self.cut,
-                "a cut that is not after the cluster's clock",
-            ),
-            (
-                self.parts.iter().filter(|part| part.id == PartId::ConfigServers).count() == usize::from(!self.parts.is_empty()),
+                self.parts.iter().filter(|part| part.id == PartId::ConfigServers).count()
+                    == usize::from(!self.parts.is_empty()),
                 "one part is the config servers",
             ),
         ];

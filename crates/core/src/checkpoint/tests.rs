@@ -222,10 +222,10 @@ impl Sim {
             }
             Action::PutBackBalancer { found, stop_answered, held_until } => {
                 // A holder keeps the connection for its stop until that is answered.
-                let stopping = |holder: &Holder| holder.pending.iter().any(|c| matches!(c.action, Action::StopBalancer(_)));
-                let other_holder = |(n, other): (usize, &Holder)| {
-                    other.address == found.from && (n != holder || stopping(other))
-                };
+                let stopping =
+                    |holder: &Holder| holder.pending.iter().any(|c| matches!(c.action, Action::StopBalancer(_)));
+                let other_holder =
+                    |(n, other): (usize, &Holder)| other.address == found.from && (n != holder || stopping(other));
                 let still_open = !stop_answered
                     && (self.stray_stops.contains(&found.from) || self.holders.iter().enumerate().any(other_holder));
                 let (intended, others) = world.intended(found);
@@ -540,8 +540,30 @@ fn what_moves_is_waited_for_and_then_given_up() {
 }
 
 #[test]
+fn an_election_before_anything_is_touched_is_waited_for() {
+    for name in ["survey", "read-balancer"] {
+        let mut sim = Sim::new(true);
+        answer_at(&mut sim, name, || Outcome::Failed("not primary".into()));
+        sim.settle();
+        sim.check();
+        assert_eq!((sim.stored.state, &sim.stored.trouble), (State::Completed, &None));
+
+        let mut sim = Sim::new(true);
+        for _ in 0..Limits::default().early_attempts {
+            answer_at(&mut sim, name, || Outcome::Failed("not primary".into()));
+        }
+        sim.settle();
+        sim.check();
+        assert_eq!(sim.stored.state, State::Failed);
+        assert_eq!(sim.stored.found, None, "nothing was touched");
+    }
+}
+
+#[test]
 fn what_is_denied_is_not_tried_again() {
     for (name, reason) in [
+        ("survey", Reason::Unreachable),
+        ("read-balancer", Reason::BalancerUnreadable),
         ("look-for-movement", Reason::Unreachable),
         ("write-token", Reason::TokenNotWritten),
         ("find-token", Reason::TokenNotFound),

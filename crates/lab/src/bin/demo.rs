@@ -79,9 +79,7 @@ async fn run(args: &Args) -> Result<()> {
         hangup: signal(SignalKind::hangup())?,
     };
     let mut stage = Stage {
-        dir: tempfile::Builder::new()
-            .prefix("stillpoint-demo-")
-            .tempdir()?,
+        dir: tempfile::Builder::new().prefix("stillpoint-demo-").tempdir()?,
         lab: None,
         workload: None,
         server: None,
@@ -135,9 +133,7 @@ impl Stage {
             None => Ok(None),
         };
         drop(self.lab);
-        self.dir
-            .close()
-            .context("cannot remove the demo's folder")?;
+        self.dir.close().context("cannot remove the demo's folder")?;
         stopped?;
         match worked? {
             Some(summary) => say(&format!(
@@ -152,9 +148,7 @@ impl Stage {
 
 async fn show(args: &Args, stage: &mut Stage) -> Result<()> {
     let begin = Instant::now();
-    say(
-        "starting a sharded cluster: config server, two shards (the first time, mongod is fetched)",
-    );
+    say("starting a sharded cluster: config server, two shards (the first time, mongod is fetched)");
     let lab = stage.lab.insert(Lab::builder().auth(true).start().await?);
     lab.create_database("bank", 0).await?;
     lab.shard_collection(NS, &[0.into()], &[0, 1]).await?;
@@ -173,59 +167,25 @@ async fn show(args: &Args, stage: &mut Stage) -> Result<()> {
     server.wait_until_it_answers().await?;
     say(&format!("stillpoint serves on {origin}"));
 
-    let cli = Cli {
-        binary: &args.binary,
-        config: &config,
-    };
+    let cli = Cli { binary: &args.binary, config: &config };
     let project = cli.run(&["project", "create", PROJECT]).await?;
     let group = text(&project, "id")?;
-    let key = cli
-        .run(&[
-            "key",
-            "create",
-            "--project",
-            PROJECT,
-            "--role",
-            "GROUP_OWNER",
-        ])
-        .await?;
+    let key = cli.run(&["key", "create", "--project", PROJECT, "--role", "GROUP_OWNER"]).await?;
     let user = format!("{}:{}", text(&key, "publicKey")?, text(&key, "privateKey")?);
     let uri_file = uri_file.to_string_lossy();
-    cli.run(&[
-        "cluster",
-        "add",
-        "--project",
-        PROJECT,
-        "--name",
-        CLUSTER,
-        "--uri-file",
-        &uri_file,
-    ])
-    .await?;
-    say(&format!(
-        "project {PROJECT}, a key and {CLUSTER} are known; taking a checkpoint"
-    ));
+    cli.run(&["cluster", "add", "--project", PROJECT, "--name", CLUSTER, "--uri-file", &uri_file]).await?;
+    say(&format!("project {PROJECT}, a key and {CLUSTER} are known; taking a checkpoint"));
     let begin = Instant::now();
     let of_cluster = ["--project", PROJECT, "--cluster", CLUSTER];
-    let taken = cli
-        .run(&[&["checkpoint", "take"], &of_cluster[..]].concat())
-        .await?;
+    let taken = cli.run(&[&["checkpoint", "take"], &of_cluster[..]].concat()).await?;
     let id = text(&taken, "id")?;
-    say(&format!(
-        "checkpoint {id} after {} ms; the API says:",
-        begin.elapsed().as_millis()
-    ));
+    say(&format!("checkpoint {id} after {} ms; the API says:", begin.elapsed().as_millis()));
 
-    let url = format!(
-        "{origin}/api/atlas/v1.0/groups/{group}/clusters/{CLUSTER}/backupCheckpoints/{id}?pretty=true"
-    );
+    let url = format!("{origin}/api/atlas/v1.0/groups/{group}/clusters/{CLUSTER}/backupCheckpoints/{id}?pretty=true");
     let reply = curl(&user, &url).await?;
     println!("{}", reply.trim_end());
     let document: Value = serde_json::from_str(&reply).context("the API's reply is not JSON")?;
-    ensure!(
-        text(&document, "id")? == id,
-        "the API answered with another checkpoint"
-    );
+    ensure!(text(&document, "id")? == id, "the API answered with another checkpoint");
     say("to fetch it again:");
     eprintln!("\n    curl --digest -s --user '{user}' '{url}'\n");
     if args.once {
@@ -236,31 +196,19 @@ async fn show(args: &Args, stage: &mut Stage) -> Result<()> {
 }
 
 /// Prints a line for each new checkpoint; ends only with an error.
-async fn follow(
-    cli: &Cli<'_>,
-    of_cluster: &[&str],
-    first: &str,
-    server: &mut Server,
-) -> Result<()> {
+async fn follow(cli: &Cli<'_>, of_cluster: &[&str], first: &str, server: &mut Server) -> Result<()> {
     let mut seen = vec![first.to_owned()];
     loop {
         sleep(LOOK).await;
         server.check()?;
-        let list = cli
-            .run(&[&["checkpoint", "list"], of_cluster].concat())
-            .await?;
+        let list = cli.run(&[&["checkpoint", "list"], of_cluster].concat()).await?;
         let checkpoints = list.get("results").unwrap_or(&list);
         let mut fresh: Vec<(&str, &str)> = checkpoints
             .as_array()
             .context("`checkpoint list` printed no list")?
             .iter()
             // One without it is still running.
-            .filter_map(|checkpoint| {
-                Some((
-                    checkpoint.get("completed")?.as_str()?,
-                    text(checkpoint, "id").ok()?,
-                ))
-            })
+            .filter_map(|checkpoint| Some((checkpoint.get("completed")?.as_str()?, text(checkpoint, "id").ok()?)))
             .filter(|(_, id)| !seen.iter().any(|known| known == id))
             .collect();
         fresh.sort_unstable();

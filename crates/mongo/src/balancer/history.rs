@@ -18,6 +18,8 @@ use crate::privileges::READ_OPLOG;
 
 /// More changes than any checkpoint sees; one more is an error, never left out.
 const MOST_ENTRIES: usize = 10_000;
+/// Seconds within which the oplog's old end counts as near.
+const NEAR: u32 = 60;
 
 /// Something in the oplog that concerns the switch.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,16 +49,6 @@ pub struct Verdict {
 
 /// All changes after `seen`, oldest first, majority-committed.
 pub async fn read(config: &PartLink, seen: ClusterTime) -> Result<Vec<Change>> {
-    let first = doc! {
-        "find": "oplog.rs",
-        "filter": {},
-        "sort": {"$natural": 1},
-        "projection": {"ts": 1},
-        "limit": 1,
-        "singleBatch": true,
-        "readConcern": {"level": "majority"},
-        "maxTimeMS": 10_000,
-    };
     let command = doc! {
         "find": "oplog.rs",
         "filter": {
@@ -77,11 +69,13 @@ pub async fn read(config: &PartLink, seen: ClusterTime) -> Result<Vec<Change>> {
         "readConcern": {"level": "majority"},
         "maxTimeMS": 30_000,
     };
-    let (entries, oldest) = tokio::try_join!(
-        config.first_batch("local", &READ_OPLOG, command),
-        config.first_batch("local", &READ_OPLOG, first),
-    )?;
-    let oldest = oldest.first().and_then(|entry| entry.get("ts")).and_then(cluster_time);
+    let entries = config.first_batch("local", &READ_OPLOG, command);
+    let (entries, mut oldest) = tokio::try_join!(entries, oldest(config))?;
+    // The oplog may be cut at its old end between the two reads: where that end is near, it is looked
+    // at again now that the entries are here.
+    if oldest.is_none_or(|oldest| seen.seconds.saturating_sub(oldest.seconds) < NEAR) {
+        oldest = self::oldest(config).await?;
+    }
     if oldest.is_none_or(|oldest| oldest > seen) {
         return Err(MongoError::HistoryLost { seen });
     }
@@ -97,9 +91,27 @@ pub async fn read(config: &PartLink, seen: ClusterTime) -> Result<Vec<Change>> {
     Ok(changes)
 }
 
+/// The time of the oplog's first entry.
+async fn oldest(config: &PartLink) -> Result<Option<ClusterTime>> {
+    let first = doc! {
+        "find": "oplog.rs",
+        "filter": {},
+        "sort": {"$natural": 1},
+        "projection": {"ts": 1},
+        "limit": 1,
+        "singleBatch": true,
+        "readConcern": {"level": "majority"},
+        "maxTimeMS": 10_000,
+    };
+    let entries = config.first_batch("local", &READ_OPLOG, first).await?;
+    Ok(entries.first().and_then(|entry| entry.get("ts")).and_then(cluster_time))
+}
+
 pub(super) fn parse(entry: &Document, at: ClusterTime, changes: &mut Vec<Change>) -> Result<()> {
     let unknown = || {
-        MongoError::Settings(format!("the oplog entry at {at} changes the balancer's settings in a way that is not known: {entry}"))
+        MongoError::Settings(format!(
+            "the oplog entry at {at} changes the balancer's settings in a way that is not known: {entry}"
+        ))
     };
     let object = entry.get_document("o").map_err(|_| unknown())?;
     let op = entry.get_str("op").map_err(|_| unknown())?;

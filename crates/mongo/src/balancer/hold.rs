@@ -124,7 +124,10 @@ async fn end_lost_hold(config: &PartLink, now: Timestamp) -> Result<bool> {
             Err(MongoError::HeldByAnother { checkpoint: hold.checkpoint, until: hold.until.to_string() })
         }
         Intact::Yes => {
-            tracing::warn!(checkpoint = hold.checkpoint, "the balancer was left off by a checkpoint that never ended; putting it back");
+            tracing::warn!(
+                checkpoint = hold.checkpoint,
+                "the balancer was left off by a checkpoint that never ended; putting it back"
+            );
             restore(config, &hold.settings, hold.seen, &[hold.from]).await?;
             Ok(true)
         }
@@ -168,7 +171,8 @@ async fn last_stop(config: &PartLink) -> Result<Option<i64>> {
 }
 
 fn parse_hold(entry: &Document) -> Result<Hold> {
-    let wrong = |what: &str| MongoError::Settings(format!("a hold's note in the config servers' oplog has no {what}: {entry}"));
+    let wrong =
+        |what: &str| MongoError::Settings(format!("a hold's note in the config servers' oplog has no {what}: {entry}"));
     let note = entry.get_document("o").map_err(|_| wrong("o"))?;
     Ok(Hold {
         checkpoint: note.get_str("checkpoint").map_err(|_| wrong("checkpoint"))?.to_owned(),

@@ -31,6 +31,7 @@ use crate::privileges::CONTROL_BALANCER;
 
 /// What the config servers say of the balancer's current round.
 pub async fn in_round(config: &PartLink) -> Result<bool> {
-    let status = config.run("admin", &CONTROL_BALANCER, doc! {"_configsvrBalancerStatus": 1, "maxTimeMS": 10_000}).await?;
+    let status =
+        config.run("admin", &CONTROL_BALANCER, doc! {"_configsvrBalancerStatus": 1, "maxTimeMS": 10_000}).await?;
     Ok(status.get_bool("inBalancerRound").unwrap_or(true))
 }

@@ -10,7 +10,7 @@ use super::hold::{Hold, is_connected};
 use super::settings::{self, Fields, Settings, Switch};
 use crate::error::{MongoError, Result};
 use crate::link::PartLink;
-use crate::privileges::{PUT_BACK_BALANCER, REMOVE_SETTINGS, WRITE_NOTE};
+use crate::privileges::{INSERT_SETTINGS, PUT_BACK_BALANCER, REMOVE_SETTINGS, WRITE_NOTE};
 use crate::token::note;
 
 /// Writes and looks again until nothing is left to do; somebody would have to change the settings
@@ -75,7 +75,8 @@ pub(super) async fn restore(
         try_join_all(writes.iter().map(|write| write.perform(config))).await?;
         let changes;
         (changes, now) = tokio::try_join!(history::read(config, seen), settings::read(config))?;
-        let others: Vec<_> = changes.iter().filter(|change| !writes.iter().any(|write| write.made(change))).cloned().collect();
+        let others: Vec<_> =
+            changes.iter().filter(|change| !writes.iter().any(|write| write.made(change))).cloned().collect();
         verdict = judge(found, &others, ours)?;
     }
     Err(MongoError::Settings("somebody keeps changing the balancer's settings".into()))
@@ -161,7 +162,7 @@ impl Write {
                     "writeConcern": write_concern,
                     "maxTimeMS": 10_000,
                 };
-                config.run("config", &PUT_BACK_BALANCER, command).await?;
+                config.run("config", &INSERT_SETTINGS, command).await?;
             }
         }
         Ok(())
@@ -176,7 +177,8 @@ impl Write {
                 switch == of && Fields::of(*of, Some(document)) == *to
             }
             (Write::Update { switch, to, .. }, What::Some(of, set)) => {
-                let expected = |field: &String| switch.fields().iter().position(|f| f == field).map(|n| to.0[n].clone());
+                let expected =
+                    |field: &String| switch.fields().iter().position(|f| f == field).map(|n| to.0[n].clone());
                 let as_set = |(field, value): &(String, Option<Bson>)| expected(field).as_ref() == Some(value);
                 switch == of && !set.is_empty() && set.iter().all(as_set)
             }

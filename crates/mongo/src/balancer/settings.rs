@@ -77,7 +77,9 @@ pub fn running(fields: &Fields) -> Result<bool> {
     let stopped = match stopped {
         None => false,
         Some(Bson::Boolean(stopped)) => *stopped,
-        Some(other) => return Err(MongoError::Settings(format!("`stopped` of the balancer is {other}, not true or false"))),
+        Some(other) => {
+            return Err(MongoError::Settings(format!("`stopped` of the balancer is {other}, not true or false")));
+        }
     };
     let mode = match mode {
         None => "full",
@@ -132,7 +134,7 @@ impl Settings {
 
     /// Canonical extended JSON, which keeps every BSON type.
     pub fn to_text(&self) -> String {
-        serde_json::Value::from(Bson::Document(self.to_document()).into_canonical_extjson()).to_string()
+        Bson::Document(self.to_document()).into_canonical_extjson().to_string()
     }
 
     pub fn from_text(text: &str) -> Result<Settings> {

@@ -103,7 +103,7 @@ fn our_own_stop_changes_nothing_of_what_is_intended() {
 
 #[test]
 fn our_own_stop_of_a_balancer_that_was_never_configured_is_known_too() {
-    let entries = vec![
+    let entries = [
         doc! {"op": "c", "ns": "config.$cmd", "o": {"create": "settings"}},
         insert(doc! {"_id": "balancer", "mode": "off", "stopped": true}),
         insert(doc! {"_id": "autosplit", "enabled": false}),
@@ -182,10 +182,12 @@ fn a_server_without_an_auto_splitter_gets_no_document_for_it() {
 #[test]
 fn changes_in_a_transaction_a_replacement_and_older_modifiers_are_read() {
     let inner = set("balancer", doc! {"u": {"mode": "off", "stopped": true}});
-    let transaction = doc! {"op": "c", "ns": "admin.$cmd", "o": {"applyOps": [inner, {"op": "i", "ns": "a.b", "o": {"_id": 1}}]}};
+    let transaction =
+        doc! {"op": "c", "ns": "admin.$cmd", "o": {"applyOps": [inner, {"op": "i", "ns": "a.b", "o": {"_id": 1}}]}};
     assert_eq!(changes(&[transaction]).len(), 1);
 
-    let replaced = doc! {"op": "u", "ns": "config.settings", "o": {"_id": "balancer", "mode": "off"}, "o2": {"_id": "balancer"}};
+    let replaced =
+        doc! {"op": "u", "ns": "config.settings", "o": {"_id": "balancer", "mode": "off"}, "o2": {"_id": "balancer"}};
     let older = doc! {
         "op": "u", "ns": "config.settings", "o2": {"_id": "balancer"},
         "o": {"$v": 1, "$set": {"mode": "off"}, "$unset": {"stopped": true}},

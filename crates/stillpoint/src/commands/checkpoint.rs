@@ -33,9 +33,11 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
             };
             print(config, output, &project, &cluster, &ended);
             match (&ended.state, &ended.failure) {
-                (State::Failed, Some(failure)) => {
-                    Err(CliError::Failed(format!("the checkpoint failed. {} {}", failure.reason.sentence(), failure.detail)))
-                }
+                (State::Failed, Some(failure)) => Err(CliError::Failed(format!(
+                    "the checkpoint failed. {} {}",
+                    failure.reason.sentence(),
+                    failure.detail
+                ))),
                 _ => Ok(()),
             }
         }
@@ -45,7 +47,13 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
             let documents: Vec<_> = checkpoints.iter().map(|c| document(config, &project, &cluster, c)).collect();
             output.print(&documents.into(), || {
                 let row = |c: &Checkpoint| {
-                    vec![c.id.to_string(), c.started.to_string(), c.state.name().into(), cut(c), c.restorable().to_string()]
+                    vec![
+                        c.id.to_string(),
+                        c.started.to_string(),
+                        c.state.name().into(),
+                        cut(c),
+                        c.restorable().to_string(),
+                    ]
                 };
                 let rows: Vec<_> = checkpoints.iter().map(row).collect();
                 table(&["ID", "STARTED", "STATE", "RESTORES TO", "RESTORABLE"], &rows)
@@ -54,13 +62,15 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
         }
         CheckpointCommand::Show { of, id } => {
             let (project, cluster) = of_cluster(catalog, &of).await?;
-            let checkpoint = catalog.checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(&project, &cluster, id))?;
+            let checkpoint =
+                catalog.checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(&project, &cluster, id))?;
             print(config, output, &project, &cluster, &checkpoint);
             Ok(())
         }
         CheckpointCommand::Delete { of, id } => {
             let (project, cluster) = of_cluster(catalog, &of).await?;
-            let checkpoint = catalog.checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(&project, &cluster, id))?;
+            let checkpoint =
+                catalog.checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(&project, &cluster, id))?;
             catalog.delete_checkpoint(cluster.id, id).await?;
             output.print(&document(config, &project, &cluster, &checkpoint), || format!("deleted {id}"));
             Ok(())
@@ -176,6 +186,10 @@ fn print(config: &Config, output: &Output, project: &Project, cluster: &Cluster,
                 vec![part.id.to_string(), part.replica_set.clone(), token, discovered.to_string()]
             })
             .collect();
-        format!("{}\n\n{}", table(&["", ""], &rows).trim_start(), table(&["PART", "REPLICA SET", "TOKEN", "DISCOVERED"], &parts))
+        format!(
+            "{}\n\n{}",
+            table(&["", ""], &rows).trim_start(),
+            table(&["PART", "REPLICA SET", "TOKEN", "DISCOVERED"], &parts)
+        )
     });
 }

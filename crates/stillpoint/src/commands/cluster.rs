@@ -66,7 +66,9 @@ async fn add(
         return Err(stillpoint_catalog::CatalogError::Duplicate { kind: "cluster", name }.into());
     }
     let Some(uri) = context::uri(uri)? else {
-        return Err(CliError::Usage("name the config servers with --uri-file FILE, --uri URI, or --uri - for standard input".into()));
+        return Err(CliError::Usage(
+            "name the config servers with --uri-file FILE, --uri URI, or --uri - for standard input".into(),
+        ));
     };
     let findings = examine(&uri, now()).await;
     if findings.iter().any(|finding| finding.level == Level::Problem) {
@@ -79,7 +81,8 @@ async fn add(
     let link = ClusterLink::connect(&uri).await?;
     let identity = link.identity().await?;
     let parts = link.parts().await?;
-    let cluster = Cluster { id: ClusterId::new(now(), chance()), project: project.id, name, identity, uri, created: now() };
+    let cluster =
+        Cluster { id: ClusterId::new(now(), chance()), project: project.id, name, identity, uri, created: now() };
     catalog.add_cluster(&cluster).await?;
     show(output, &cluster, &parts);
     Ok(())

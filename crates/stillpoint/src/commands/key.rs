@@ -38,7 +38,8 @@ pub async fn run(config: &Config, output: &Output, command: KeyCommand) -> Resul
             let keys = catalog.keys(project.id).await?;
             let documents: Vec<_> = keys.iter().map(document).collect();
             output.print(&documents.into(), || {
-                let row = |key: &ApiKey| vec![key.public.clone(), key.role.to_string(), from(key), key.created.to_string()];
+                let row =
+                    |key: &ApiKey| vec![key.public.clone(), key.role.to_string(), from(key), key.created.to_string()];
                 table(&["PUBLIC KEY", "ROLE", "FROM", "CREATED"], &keys.iter().map(row).collect::<Vec<_>>())
             });
         }

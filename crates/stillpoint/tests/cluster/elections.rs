@@ -13,7 +13,7 @@ use crate::support::{
     never_configured, set_balancer, with_window,
 };
 
-const CHECKPOINTS: usize = 12;
+const CHECKPOINTS: usize = 8;
 /// What the limits of one checkpoint add up to, and then some.
 const END: Duration = Duration::from_secs(90);
 

@@ -54,7 +54,7 @@ async fn a_token_that_cannot_be_written_fails_the_checkpoint() {
 async fn a_hold_that_cannot_be_noted_is_not_begun() {
     let lab = lab().await;
     let server = Server::of(&lab).await;
-    fail_command(lab.config(), NOTE, "alwaysOn", doc! {"errorCode": 8}).await;
+    fail_command(lab.config(), NOTE, doc! {"times": 1}, doc! {"errorCode": 8}).await;
     let record = server.take().await;
     assert_failed(&record, Reason::BalancerUnreadable);
     let stops = oplog(lab.config(), doc! {"ns": {"$in": ["config.settings", "config.actionlog"]}}).await;

@@ -23,7 +23,13 @@ impl Hold {
 
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.2}  (off {:.1} ms; stop + slowest note + start {:.1} ms; medians)", self.ratio(), self.held, self.floor)
+        write!(
+            f,
+            "{:.2}  (off {:.1} ms; stop + slowest note + start {:.1} ms; medians)",
+            self.ratio(),
+            self.held,
+            self.floor
+        )
     }
 }
 
@@ -57,7 +63,9 @@ async fn off_for(stage: &Stage, begin: Timestamp) -> Result<f64> {
     };
     let reply = stage.lab.config().run("local", find).await?;
     let entries = reply.get_document("cursor")?.get_array("firstBatch")?;
-    let wall = |entry: Option<&Bson>| entry.and_then(Bson::as_document).and_then(|e: &Document| e.get_datetime("wall").ok()).copied();
+    let wall = |entry: Option<&Bson>| {
+        entry.and_then(Bson::as_document).and_then(|e: &Document| e.get_datetime("wall").ok()).copied()
+    };
     let (first, last): (DateTime, DateTime) =
         wall(entries.first()).zip(wall(entries.last())).context("the balancer was not stopped")?;
     anyhow::ensure!(entries.len() == 2, "the balancer was changed {} times", entries.len());
