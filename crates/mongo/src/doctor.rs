@@ -9,7 +9,8 @@ use serde::Serialize;
 use stillpoint_core::checkpoint::PartId;
 
 use crate::error::{MongoError, Result, plain};
-use crate::link::{ClusterLink, PartLink, hello};
+use crate::link::ClusterLink;
+use crate::part::{PartLink, hello};
 use crate::privileges::{self, NOTHING, Need, READ_OPLOG, SEE_STATUS, grant_commands};
 
 /// An oplog that holds less than this is said to be short.

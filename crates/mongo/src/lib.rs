@@ -4,7 +4,8 @@
 //! writes two things only: no-op notes into oplogs, and the balancer's switch in `config.settings`.
 //!
 //! # Layout
-//! - [`link`]: connections to the config servers and the shards, and how commands are sent
+//! - [`link`]: connections to the config servers and the shards
+//! - [`part`]: one replica set, and how commands are sent to it
 //! - [`topology`]: which shards there are
 //! - [`balancer`]: reading, stopping and putting back the balancer
 //! - [`movement`]: migrations, resharding and DDL operations under way
@@ -18,9 +19,11 @@ pub mod doctor;
 pub mod error;
 pub mod link;
 pub mod movement;
+pub mod part;
 pub mod privileges;
 pub mod token;
 pub mod topology;
 
 pub use error::MongoError;
-pub use link::{ClusterLink, PartLink};
+pub use link::ClusterLink;
+pub use part::PartLink;

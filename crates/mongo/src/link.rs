@@ -1,23 +1,21 @@
-//! Connections to the parts of a cluster, and how commands are sent.
+//! Connections to the parts of a cluster, from the connection string of its config servers.
 //!
-//! Each part has a driver client of its own that follows its replica set's primary through
-//! elections. Every command names its read or write concern itself: a cluster-wide default is
-//! ignored on direct connections to shards by several server releases.
+//! Each part has a driver client of its own that follows its replica set's primary through elections.
 
 use std::collections::BTreeMap;
 use std::future::IntoFuture;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bson::{Bson, Document, doc};
+use bson::doc;
+use mongodb::Client;
 use mongodb::options::{ClientOptions, ServerAddress};
-use mongodb::{Client, ClientSession};
 use secrecy::{ExposeSecret, SecretString};
-use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::PartId;
 
 use crate::error::{MongoError, Result, is_authentication, plain};
-use crate::privileges::{NOTHING, Need, READ_CONFIG};
+use crate::part::{PartLink, hello, read_config};
+use crate::privileges::READ_CONFIG;
 use crate::topology::{self, PartAddress};
 
 /// How long one command waits for a primary; the caller's own limit may be shorter.
@@ -28,14 +26,6 @@ const POOL: u32 = 4;
 /// The oldest server that gossips, snapshots and prepares as the protocol needs.
 pub const OLDEST: &str = "4.4";
 const OLDEST_WIRE: i32 = 9;
-
-/// A replica set of the cluster.
-#[derive(Debug, Clone)]
-pub struct PartLink {
-    pub id: PartId,
-    pub replica_set: String,
-    pub(crate) client: Client,
-}
 
 /// A sharded cluster, through its config servers.
 #[derive(Debug)]
@@ -122,76 +112,6 @@ impl ClusterLink {
         options.max_pool_size = Some(1);
         Ok(PartLink { client: client(options)?, ..self.config.clone() })
     }
-}
-
-impl PartLink {
-    /// Runs a command on the primary and gives the reply. A write that a majority did not confirm in
-    /// time is an error.
-    pub(crate) async fn run(&self, database: &str, need: &Need, command: Document) -> Result<Document> {
-        let reply = self.client.database(database).run_command(command).await;
-        self.confirmed(need, reply)
-    }
-
-    /// The same, in a session: its cluster time is gossiped.
-    pub(crate) async fn run_in(&self, session: &mut ClientSession, need: &Need, command: Document) -> Result<Document> {
-        let reply = self.client.database("admin").run_command(command).session(session).await;
-        self.confirmed(need, reply)
-    }
-
-    fn confirmed(&self, need: &Need, reply: mongodb::error::Result<Document>) -> Result<Document> {
-        let reply = reply.map_err(|e| MongoError::from_driver(&self.id, need, &e))?;
-        let first_write_error = reply.get_array("writeErrors").ok().and_then(|errors| errors.first());
-        match reply.get("writeConcernError").or(first_write_error) {
-            None => Ok(reply),
-            Some(error) => {
-                let message = error.as_document().and_then(|e| e.get_str("errmsg").ok()).unwrap_or("no message");
-                Err(MongoError::Command { part: self.id.to_string(), what: need.what, why: message.into() })
-            }
-        }
-    }
-
-    /// One batch of a query: the first documents, up to the `limit` in the command.
-    pub(crate) async fn first_batch(&self, database: &str, need: &Need, command: Document) -> Result<Vec<Document>> {
-        Ok(self.first_batch_at(database, need, command).await?.0)
-    }
-
-    /// The same, and the cluster time at or before which it was read.
-    pub(crate) async fn first_batch_at(
-        &self,
-        database: &str,
-        need: &Need,
-        command: Document,
-    ) -> Result<(Vec<Document>, ClusterTime)> {
-        let reply = self.run(database, need, command).await?;
-        let wrong = |why: &str| MongoError::Reply { part: self.id.to_string(), what: need.what, why: why.into() };
-        let cursor = reply.get_document("cursor").map_err(|_| wrong("it has no cursor"))?;
-        let batch = cursor.get_array("firstBatch").map_err(|_| wrong("it has no firstBatch"))?;
-        let documents = batch
-            .iter()
-            .map(|item| {
-                item.as_document().cloned().ok_or_else(|| wrong("firstBatch holds something else than documents"))
-            })
-            .collect::<Result<_>>()?;
-        Ok((documents, self.operation_time(need, &reply)?))
-    }
-
-    pub(crate) fn operation_time(&self, need: &Need, reply: &Document) -> Result<ClusterTime> {
-        let time = reply.get("operationTime").and_then(cluster_time);
-        time.ok_or_else(|| MongoError::Reply {
-            part: self.id.to_string(),
-            what: need.what,
-            why: "it has no operationTime".into(),
-        })
-    }
-}
-
-/// A BSON timestamp as a cluster time.
-pub(crate) fn cluster_time(value: &Bson) -> Option<ClusterTime> {
-    value.as_timestamp().map(|ts| ClusterTime::new(ts.time, ts.increment))
-}
-
-pub(crate) fn timestamp(time: ClusterTime) -> bson::Timestamp {
-    bson::Timestamp { time: time.seconds, increment: time.increment }
 }
 
 fn client(options: ClientOptions) -> Result<Client> {
@@ -304,29 +224,4 @@ fn release(wire: i32) -> &'static str {
         6 => "3.6",
         _ => "of an unknown, old release",
     }
-}
-
-/// Reads up to `limit` documents of a collection of `config`.
-pub(crate) async fn read_config(
-    part: &PartLink,
-    need: &Need,
-    collection: &str,
-    filter: Document,
-    limit: i64,
-) -> Result<Vec<Document>> {
-    let command = doc! {
-        "find": collection,
-        "filter": filter,
-        "limit": limit,
-        "singleBatch": true,
-        "batchSize": limit,
-        "readConcern": {"level": "majority"},
-        "maxTimeMS": 10_000,
-    };
-    part.first_batch("config", need, command).await
-}
-
-/// Asks a part for its own view of itself.
-pub(crate) async fn hello(part: &PartLink) -> Result<Document> {
-    part.run("admin", &NOTHING, doc! {"hello": 1}).await
 }

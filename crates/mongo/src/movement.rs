@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 use stillpoint_core::checkpoint::PartId;
 
 use crate::error::Result;
-use crate::link::PartLink;
+use crate::part::PartLink;
 use crate::privileges::{SEE_DDL, SEE_OPERATIONS};
 
 /// Collections of `config` that hold a document for as long as something is under way, on every part

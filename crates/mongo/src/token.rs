@@ -10,7 +10,7 @@ use stillpoint_core::checkpoint::{PartId, Token};
 use stillpoint_core::{CheckpointId, ClusterTime};
 
 use crate::error::{MongoError, Result};
-use crate::link::{PartLink, cluster_time, timestamp};
+use crate::part::{PartLink, cluster_time, timestamp};
 use crate::privileges::{NOTHING, READ_OPLOG, WRITE_NOTE};
 
 /// The highest cluster time that any part has seen, with the cluster's signature.

@@ -4,7 +4,7 @@ use bson::doc;
 use mongodb::options::ServerAddress;
 
 use crate::error::{MongoError, Result};
-use crate::link::{PartLink, read_config};
+use crate::part::{PartLink, read_config};
 use crate::privileges::READ_CONFIG;
 
 /// More shards than any cluster has; one more is an error, never a part left out.

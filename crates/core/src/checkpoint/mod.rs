@@ -7,12 +7,15 @@
 //! The protocol, step by step, is in the module [`machine`]; what must always hold of a record is
 //! [`Checkpoint::broken_rule`].
 
+mod command;
 mod limits;
 pub mod machine;
+mod pending;
 mod record;
 #[cfg(test)]
 mod tests;
 
+pub use command::{Action, Command, End, Event, Outcome, Reply, Ticket};
 pub use limits::Limits;
-pub use machine::{Action, Command, End, Event, Machine, Outcome, Reply, Ticket};
+pub use machine::Machine;
 pub use record::{Checkpoint, Failure, Found, Part, PartId, PutBack, Reason, Released, State, Token, Trouble};

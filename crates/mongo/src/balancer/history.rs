@@ -13,7 +13,7 @@ use stillpoint_core::ClusterTime;
 
 use super::settings::{Fields, Settings, Switch, running};
 use crate::error::{MongoError, Result};
-use crate::link::{PartLink, cluster_time, timestamp};
+use crate::part::{PartLink, cluster_time, timestamp};
 use crate::privileges::READ_OPLOG;
 
 /// More changes than any checkpoint sees; one more is an error, never left out.

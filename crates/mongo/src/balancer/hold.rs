@@ -11,12 +11,17 @@ use jiff::Timestamp;
 use stillpoint_core::checkpoint::Found;
 use stillpoint_core::{CheckpointId, ClusterTime};
 
-use super::put_back::{Intact, is_intact, restore};
+use super::history::{self, judge};
+use super::put_back::restore;
 use super::settings::{self, Settings};
 use crate::error::{MongoError, Result};
-use crate::link::{ClusterLink, PartLink, cluster_time, timestamp};
+use crate::link::ClusterLink;
+use crate::part::{PartLink, cluster_time, timestamp};
 use crate::privileges::{CONTROL_BALANCER, NOTHING, READ_CONFIG, READ_OPLOG, WRITE_NOTE};
 use crate::token::note;
+
+/// No stop takes longer, in seconds: the most that its limit can be set to, and an hour.
+const LONGEST_STOP: i64 = 25 * 3600;
 
 /// What the newest note says.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,43 +100,37 @@ async fn whats_my_address(config: &PartLink) -> Result<String> {
     })
 }
 
-/// Whether the server still has a connection from this address.
-pub(super) async fn is_connected(config: &PartLink, from: &str) -> Result<bool> {
-    let command = doc! {
-        "aggregate": 1,
-        "pipeline": [
-            {"$currentOp": {"allUsers": true, "idleConnections": true}},
-            {"$match": {"client": from}},
-            {"$limit": 1},
-            {"$project": {"client": 1}},
-        ],
-        "cursor": {},
-        "maxTimeMS": 10_000,
-    };
-    let found = config.first_batch("admin", &crate::privileges::SEE_OPERATIONS, command).await?;
-    Ok(!found.is_empty())
-}
-
 /// If the balancer is off only because a stillpoint that is gone stopped it, puts it back; whether
 /// it did.
 async fn end_lost_hold(config: &PartLink, now: Timestamp) -> Result<bool> {
     let Some(hold) = newest_hold(config).await? else {
         return Ok(false);
     };
-    match is_intact(config, &hold).await? {
-        Intact::No => Ok(false),
-        Intact::Yes if hold.until > now => {
-            Err(MongoError::HeldByAnother { checkpoint: hold.checkpoint, until: hold.until.to_string() })
-        }
-        Intact::Yes => {
-            tracing::warn!(
-                checkpoint = hold.checkpoint,
-                "the balancer was left off by a checkpoint that never ended; putting it back"
-            );
-            restore(config, &hold.settings, hold.seen, &[hold.from]).await?;
-            Ok(true)
-        }
+    if !is_intact(config, &hold).await? {
+        return Ok(false);
     }
+    if hold.until > now {
+        return Err(MongoError::HeldByAnother { checkpoint: hold.checkpoint, until: hold.until.to_string() });
+    }
+    tracing::warn!(
+        checkpoint = hold.checkpoint,
+        "the balancer was left off by a checkpoint that never ended; putting it back"
+    );
+    restore(config, &hold.settings, hold.seen, &[hold.from]).await?;
+    Ok(true)
+}
+
+/// Whether the balancer is off because of a hold, and of nothing else.
+async fn is_intact(config: &PartLink, hold: &Hold) -> Result<bool> {
+    let changes = match history::read(config, hold.seen).await {
+        // It can no longer be told: then it is not ours to change.
+        Err(MongoError::HistoryLost { .. }) => return Ok(false),
+        changes => changes?,
+    };
+    let verdict = judge(&hold.settings, &changes, std::slice::from_ref(&hold.from))?;
+    let (now, _) = settings::read(config).await?;
+    let [(_, intended), _] = &verdict.intended;
+    Ok(settings::running(intended)? && !now.running()?)
 }
 
 async fn newest_hold(config: &PartLink) -> Result<Option<Hold>> {
@@ -139,7 +138,7 @@ async fn newest_hold(config: &PartLink) -> Result<Option<Hold>> {
     // A stop that ended is in the action log: the hold's note is older than that by at most the time
     // that a stop may take. Without one the whole oplog is looked through.
     if let Some(stopped) = last_stop(config).await? {
-        let from = (stopped / 1000 - 3600).clamp(0, i64::from(u32::MAX));
+        let from = (stopped / 1000 - LONGEST_STOP).clamp(0, i64::from(u32::MAX));
         filter.insert("ts", doc! {"$gte": bson::Timestamp { time: from as u32, increment: 0 }});
     }
     let command = doc! {

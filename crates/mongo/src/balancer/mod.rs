@@ -26,7 +26,7 @@ pub use put_back::put_back;
 pub use settings::Settings;
 
 use crate::error::Result;
-use crate::link::PartLink;
+use crate::part::PartLink;
 use crate::privileges::CONTROL_BALANCER;
 
 /// What the config servers say of the balancer's current round.

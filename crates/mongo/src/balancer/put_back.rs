@@ -6,11 +6,10 @@ use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::{Found, PutBack};
 
 use super::history::{self, Verdict, judge};
-use super::hold::{Hold, is_connected};
 use super::settings::{self, Fields, Settings, Switch};
 use crate::error::{MongoError, Result};
-use crate::link::PartLink;
-use crate::privileges::{INSERT_SETTINGS, PUT_BACK_BALANCER, REMOVE_SETTINGS, WRITE_NOTE};
+use crate::part::PartLink;
+use crate::privileges::{INSERT_SETTINGS, PUT_BACK_BALANCER, REMOVE_SETTINGS, SEE_OPERATIONS, WRITE_NOTE};
 use crate::token::note;
 
 /// Writes and looks again until nothing is left to do; somebody would have to change the settings
@@ -49,6 +48,23 @@ pub async fn put_back(
         (false, true) => PutBack::AsFound,
         (false, false) => PutBack::AsChangedByOthers,
     })
+}
+
+/// Whether the server still has a connection from this address.
+async fn is_connected(config: &PartLink, from: &str) -> Result<bool> {
+    let command = doc! {
+        "aggregate": 1,
+        "pipeline": [
+            {"$currentOp": {"allUsers": true, "idleConnections": true}},
+            {"$match": {"client": from}},
+            {"$limit": 1},
+            {"$project": {"client": 1}},
+        ],
+        "cursor": {},
+        "maxTimeMS": 10_000,
+    };
+    let found = config.first_batch("admin", &SEE_OPERATIONS, command).await?;
+    Ok(!found.is_empty())
 }
 
 /// Brings the settings to what the history since `seen` says they should be, and gives that verdict.
@@ -185,19 +201,4 @@ impl Write {
             _ => false,
         }
     }
-}
-
-/// Whether the balancer is off because of a hold, and of nothing else.
-pub(super) enum Intact {
-    Yes,
-    No,
-}
-
-pub(super) async fn is_intact(config: &PartLink, hold: &Hold) -> Result<Intact> {
-    let changes = history::read(config, hold.seen).await?;
-    let verdict = judge(&hold.settings, &changes, std::slice::from_ref(&hold.from))?;
-    let (now, _) = settings::read(config).await?;
-    let [(_, intended), _] = &verdict.intended;
-    let off_by_us = settings::running(intended)? && !now.running()?;
-    Ok(if off_by_us { Intact::Yes } else { Intact::No })
 }

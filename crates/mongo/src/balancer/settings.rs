@@ -4,7 +4,7 @@ use bson::{Bson, Document, doc};
 use stillpoint_core::ClusterTime;
 
 use crate::error::{MongoError, Result};
-use crate::link::PartLink;
+use crate::part::PartLink;
 use crate::privileges::READ_SETTINGS;
 
 /// One of the two documents that a stop changes.

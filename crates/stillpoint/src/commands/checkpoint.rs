@@ -171,6 +171,12 @@ fn print(config: &Config, output: &Output, project: &Project, cluster: &Cluster,
             let held = released.at.duration_since(since);
             rows.push(vec!["balancer".into(), format!("{how}, after {} ms", held.as_millis())]);
         }
+        // Whoever must put it back by hand needs to know what it was.
+        if let Some(found) = &checkpoint.found
+            && checkpoint.released.as_ref().is_some_and(|released| released.how == PutBack::HistoryLost)
+        {
+            rows.push(vec!["it was".into(), found.settings.clone()]);
+        }
         if let Some(failure) = &checkpoint.failure {
             rows.push(vec!["failure".into(), format!("{} {}", failure.reason.sentence(), failure.detail)]);
         }

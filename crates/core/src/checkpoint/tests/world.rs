@@ -1,21 +1,17 @@
-//! The protocol under generated interleavings, lost replies, repeated replies, crashes, lost leases
-//! and an operator who uses the balancer's switch at the same time.
-//!
-//! The world here is small and exact: a balancer with a history of who changed it, one logical
-//! clock, an oplog of tokens for each part, a catalog with a lease. What a real cluster does is
-//! shown by the engine's tests; here every order of events can be had.
+//! A small world for the protocol: a balancer with a history of who changed it, one logical clock, an
+//! oplog of tokens for each part, a catalog with a lease; and holders that take a checkpoint in it.
 
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
-use super::*;
+use crate::checkpoint::*;
 use crate::{CheckpointId, ClusterId, ClusterTime};
 
 const SHARDS: usize = 2;
 
-fn parts() -> Vec<(PartId, String)> {
+pub(super) fn parts() -> Vec<(PartId, String)> {
     let mut parts: Vec<_> = (0..SHARDS).map(|n| (PartId::Shard(format!("rs{n}")), format!("rs{n}"))).collect();
     parts.push((PartId::ConfigServers, "cfg".into()));
     parts
@@ -23,7 +19,7 @@ fn parts() -> Vec<(PartId, String)> {
 
 /// Somebody changed the balancer's switch.
 #[derive(Debug, Clone)]
-struct Change {
+pub(super) struct Change {
     at: u32,
     by: String,
     on: bool,
@@ -31,15 +27,15 @@ struct Change {
 
 /// A cluster, as far as the protocol touches it.
 #[derive(Debug)]
-struct World {
+pub(super) struct World {
     began_on: bool,
     on: bool,
-    changes: Vec<Change>,
+    pub changes: Vec<Change>,
     /// The cluster's clock: every write takes the next tick, as gossip makes it.
     tick: u32,
     /// Cluster times of acknowledged application writes.
     acknowledged: Vec<u32>,
-    tokens: BTreeMap<PartId, Vec<(u32, u32)>>,
+    pub tokens: BTreeMap<PartId, Vec<(u32, u32)>>,
     /// The highest acknowledged write before each reading of the clock.
     before_clock: Option<u32>,
 }
@@ -65,29 +61,29 @@ impl World {
     }
 }
 
-struct Holder {
-    machine: Machine,
+pub(super) struct Holder {
+    pub machine: Machine,
     epoch: u32,
     address: String,
-    pending: Vec<Command>,
+    pub pending: Vec<Command>,
     /// Replies that were given once, to be given again.
     given: Vec<Event>,
 }
 
-struct Sim {
-    world: World,
-    now: Timestamp,
-    stored: Checkpoint,
+pub(super) struct Sim {
+    pub world: World,
+    pub now: Timestamp,
+    pub stored: Checkpoint,
     epoch: u32,
     addresses: u32,
-    holders: Vec<Holder>,
+    pub holders: Vec<Holder>,
     ends: Vec<(u32, End)>,
     /// A stop whose holder is gone, and which has not reached the server yet.
     stray_stops: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     /// Perform the pending command with this index, and answer.
     Perform(usize),
     /// Perform it, and lose the reply.
@@ -108,7 +104,7 @@ enum Step {
     Pass(u32),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (0..6usize).prop_map(Step::Perform),
         1 => (0..6usize).prop_map(Step::LoseReply),
@@ -125,7 +121,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 impl Sim {
-    fn new(began_on: bool) -> Self {
+    pub(super) fn new(began_on: bool) -> Self {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let stored = Checkpoint::queued(CheckpointId::new(now, 1), ClusterId::new(now, 2), now);
         let world = World {
@@ -152,7 +148,7 @@ impl Sim {
     }
 
     /// A server starts, or another takes over: a new epoch, a machine from the stored record.
-    fn start_holder(&mut self) {
+    pub(super) fn start_holder(&mut self) {
         self.epoch += 1;
         self.addresses += 1;
         let (machine, pending) = Machine::new(self.stored.clone(), Limits::default(), self.now);
@@ -181,7 +177,7 @@ impl Sim {
     }
 
     /// What the action does to the world, and its reply.
-    fn effect(&mut self, holder: usize, action: &Action) -> Outcome {
+    pub(super) fn effect(&mut self, holder: usize, action: &Action) -> Outcome {
         let (address, epoch) = (self.holders[holder].address.clone(), self.holders[holder].epoch);
         let world = &mut self.world;
         let reply = match action {
@@ -257,19 +253,19 @@ impl Sim {
         Outcome::Done(reply)
     }
 
-    fn answer(&mut self, holder: usize, event: Event) {
+    pub(super) fn answer(&mut self, holder: usize, event: Event) {
         let more = self.holders[holder].machine.handle(event.clone());
         self.holders[holder].given.push(event);
         self.holders[holder].pending.extend(more);
         self.reap();
     }
 
-    fn take(&mut self, index: usize) -> Option<(usize, Command)> {
+    pub(super) fn take(&mut self, index: usize) -> Option<(usize, Command)> {
         let (holder, command) = self.pick(index)?;
         Some((holder, self.holders[holder].pending.remove(command)))
     }
 
-    fn step(&mut self, step: &Step) {
+    pub(super) fn step(&mut self, step: &Step) {
         match step {
             Step::Perform(index) => {
                 let Some((holder, command)) = self.take(*index) else { return };
@@ -342,7 +338,7 @@ impl Sim {
     }
 
     /// Everything works from here on: what is under way must end, in a bounded number of steps.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         while !self.stray_stops.is_empty() {
             self.step(&Step::StrayStop);
         }
@@ -359,7 +355,7 @@ impl Sim {
         panic!("it never ends: {:?}", self.stored);
     }
 
-    fn check(&self) {
+    pub(super) fn check(&self) {
         assert_eq!(self.stored.broken_rule(), None);
         let operator = self.world.changes.iter().rev().find(|change| change.by == "operator");
         let expected = operator.map_or(self.world.began_on, |change| change.on);
@@ -380,236 +376,4 @@ impl Sim {
         let completed = self.ends.iter().filter(|(_, end)| *end == End::Completed).count();
         assert!(completed <= 1, "two holders completed it");
     }
-}
-
-/// Enough for each commit; `PROPTEST_CASES` sets more, as `make soak` does.
-fn cases() -> ProptestConfig {
-    match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => ProptestConfig::default(),
-        None => ProptestConfig::with_cases(5_000),
-    }
-}
-
-proptest! {
-    #![proptest_config(cases())]
-
-    /// The invariants: the balancer ends as it began, or as the operator left it; T is after every
-    /// write acknowledged before the tokens; no completed checkpoint without every token; never two
-    /// holders; and every checkpoint ends.
-    #[test]
-    fn the_invariants_hold_whatever_happens(began_on: bool, steps in prop::collection::vec(step(), 0..80)) {
-        let mut sim = Sim::new(began_on);
-        for step in &steps {
-            sim.step(step);
-        }
-        sim.settle();
-        sim.check();
-    }
-}
-
-/// Drives one checkpoint with no fault, and gives the names of its actions in order.
-fn plain_run(began_on: bool) -> (Sim, Vec<&'static str>) {
-    let mut sim = Sim::new(began_on);
-    let mut names = Vec::new();
-    while let Some((holder, command)) = sim.take(0) {
-        names.push(command.action.name());
-        let outcome = sim.effect(holder, &command.action);
-        sim.answer(holder, Event { ticket: command.ticket, now: sim.now, outcome });
-    }
-    (sim, names)
-}
-
-#[test]
-fn an_undisturbed_checkpoint_takes_each_step_once_and_completes() {
-    let (sim, names) = plain_run(true);
-    assert_eq!(sim.stored.state, State::Completed);
-    assert_eq!(sim.stored.released.as_ref().unwrap().how, PutBack::AsFound);
-    let steps: Vec<_> = names.into_iter().filter(|name| !name.starts_with("save")).collect();
-    assert_eq!(
-        steps,
-        [
-            "survey",
-            "read-balancer",
-            "note-hold",
-            "stop-balancer",
-            "look-for-movement",
-            "read-clock",
-            "write-token",
-            "write-token",
-            "write-token",
-            "put-back-balancer",
-            "find-token",
-            "find-token",
-            "find-token",
-            "survey",
-        ]
-    );
-}
-
-#[test]
-fn a_balancer_that_was_off_is_never_touched() {
-    let (sim, names) = plain_run(false);
-    assert_eq!(sim.stored.state, State::Completed);
-    assert!(!names.contains(&"note-hold"));
-    assert!(sim.world.changes.is_empty());
-}
-
-#[test]
-fn a_crash_before_any_step_ends_completed_or_failed_with_the_balancer_back() {
-    let steps = plain_run(true).1.len();
-    let mut completed = 0;
-    for at in 0..steps {
-        let mut sim = Sim::new(true);
-        (0..at).for_each(|_| sim.step(&Step::Perform(0)));
-        sim.step(&Step::Crash);
-        sim.settle();
-        sim.check();
-        completed += usize::from(sim.stored.state == State::Completed);
-    }
-    // Those after the tokens were saved go on to the end; all others fail.
-    assert!((1..steps / 2).contains(&completed), "{completed} of {steps}");
-}
-
-/// Runs until the named action comes up, and answers it with the given outcome.
-fn answer_at(sim: &mut Sim, name: &str, outcome: impl Fn() -> Outcome) {
-    for _ in 0..100 {
-        let found = sim.holders.first().and_then(|holder| holder.pending.iter().position(|c| c.action.name() == name));
-        if let Some(index) = found {
-            let command = sim.holders[0].pending.remove(index);
-            return sim.answer(0, Event { ticket: command.ticket, now: sim.now, outcome: outcome() });
-        }
-        sim.step(&Step::Perform(0));
-    }
-    panic!("{name} never came up");
-}
-
-fn failure(sim: &Sim) -> Reason {
-    sim.stored.failure.as_ref().unwrap().reason
-}
-
-#[test]
-fn a_token_at_or_before_the_clock_is_refused() {
-    let mut sim = Sim::new(true);
-    answer_at(&mut sim, "write-token", || Outcome::Done(Reply::Time(ClusterTime::new(1, 1))));
-    sim.settle();
-    sim.check();
-    assert_eq!(failure(&sim), Reason::TokenTooEarly);
-}
-
-#[test]
-fn a_token_that_cannot_be_written_is_tried_again_and_then_given_up() {
-    let mut sim = Sim::new(true);
-    answer_at(&mut sim, "write-token", || Outcome::Failed("not primary".into()));
-    sim.settle();
-    assert_eq!(sim.stored.state, State::Completed, "one failure is tried again");
-    assert!(sim.stored.parts.iter().any(|part| part.token.unwrap().attempt == 2));
-
-    // The first part that comes up fails each time; the others are written.
-    let mut sim = Sim::new(true);
-    let mut failing = None;
-    while !sim.holders.is_empty() {
-        let command = sim.holders[0].pending.remove(0);
-        let outcome = match &command.action {
-            Action::WriteToken { part, .. } if failing.get_or_insert(part.clone()) == part => {
-                Outcome::Failed("not primary".into())
-            }
-            action => sim.effect(0, &action.clone()),
-        };
-        sim.answer(0, Event { ticket: command.ticket, now: sim.now, outcome });
-    }
-    sim.check();
-    assert_eq!(failure(&sim), Reason::TokenNotWritten);
-    assert!(sim.stored.failure.as_ref().unwrap().detail.contains("after 3 attempts: not primary"));
-}
-
-#[test]
-fn what_moves_is_waited_for_and_then_given_up() {
-    let mut sim = Sim::new(true);
-    answer_at(&mut sim, "look-for-movement", || Outcome::Done(Reply::Moving(vec!["a migration".into()])));
-    sim.settle();
-    assert_eq!(sim.stored.state, State::Completed);
-
-    let mut sim = Sim::new(true);
-    answer_at(&mut sim, "look-for-movement", || Outcome::Done(Reply::Moving(vec!["a migration".into()])));
-    sim.now += SignedDuration::try_from(Limits::default().quiet).unwrap();
-    answer_at(&mut sim, "look-for-movement", || Outcome::Done(Reply::Moving(vec!["a migration".into()])));
-    sim.settle();
-    sim.check();
-    assert_eq!(failure(&sim), Reason::DataMoving);
-    assert_eq!(sim.stored.failure.as_ref().unwrap().detail, "a migration");
-}
-
-#[test]
-fn an_election_before_anything_is_touched_is_waited_for() {
-    for name in ["survey", "read-balancer"] {
-        let mut sim = Sim::new(true);
-        answer_at(&mut sim, name, || Outcome::Failed("not primary".into()));
-        sim.settle();
-        sim.check();
-        assert_eq!((sim.stored.state, &sim.stored.trouble), (State::Completed, &None));
-
-        let mut sim = Sim::new(true);
-        for _ in 0..Limits::default().early_attempts {
-            answer_at(&mut sim, name, || Outcome::Failed("not primary".into()));
-        }
-        sim.settle();
-        sim.check();
-        assert_eq!(sim.stored.state, State::Failed);
-        assert_eq!(sim.stored.found, None, "nothing was touched");
-    }
-}
-
-#[test]
-fn what_is_denied_is_not_tried_again() {
-    for (name, reason) in [
-        ("survey", Reason::Unreachable),
-        ("read-balancer", Reason::BalancerUnreadable),
-        ("look-for-movement", Reason::Unreachable),
-        ("write-token", Reason::TokenNotWritten),
-        ("find-token", Reason::TokenNotFound),
-    ] {
-        let mut sim = Sim::new(true);
-        answer_at(&mut sim, name, || Outcome::Denied("not authorized".into()));
-        sim.settle();
-        sim.check();
-        assert_eq!(failure(&sim), reason);
-        assert!(sim.stored.failure.as_ref().unwrap().detail.contains("not authorized"));
-    }
-}
-
-#[test]
-fn a_token_that_is_not_in_the_oplog_fails_the_checkpoint() {
-    let mut sim = Sim::new(true);
-    answer_at(&mut sim, "find-token", || Outcome::Done(Reply::Seen(None)));
-    let name = sim.stored.parts.iter().find(|part| part.token.is_none_or(|t| !t.discovered)).map(|p| p.id.clone());
-    sim.world.tokens.remove(&name.unwrap());
-    sim.settle();
-    assert_eq!(failure(&sim), Reason::TokenNotFound);
-    assert!(sim.stored.released.is_some());
-}
-
-#[test]
-fn a_shard_that_comes_meanwhile_fails_the_checkpoint() {
-    let mut sim = Sim::new(true);
-    answer_at(&mut sim, "put-back-balancer", || Outcome::Done(Reply::PutBack(PutBack::AsFound)));
-    let mut more = parts();
-    more.push((PartId::Shard("rs9".into()), "rs9".into()));
-    answer_at(&mut sim, "survey", || Outcome::Done(Reply::Parts(more.clone())));
-    sim.settle();
-    assert_eq!(failure(&sim), Reason::PartsChanged);
-}
-
-#[test]
-fn a_balancer_that_cannot_be_put_back_is_tried_for_ever_and_the_record_says_so() {
-    let mut sim = Sim::new(true);
-    for _ in 0..50 {
-        answer_at(&mut sim, "put-back-balancer", || Outcome::Failed("no primary".into()));
-    }
-    let record = sim.holders[0].machine.record();
-    assert!(record.owes_put_back());
-    assert!(record.trouble.as_ref().unwrap().text.contains("no primary"));
-    sim.settle();
-    sim.check();
-    assert_eq!(sim.stored.state, State::Completed);
-    assert_eq!(sim.stored.trouble, None);
 }
