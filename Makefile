@@ -34,7 +34,7 @@ bench: ## ratios, each against its floor in the same run
 lint: $(DENY) ## formatting, clippy with warnings as errors, licences and sources of dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(DENY) --offline --log-level error check licenses bans sources
+	$(DENY) --log-level error --locked check licenses bans sources
 
 $(DENY):
 	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --root $(CACHE)/tools

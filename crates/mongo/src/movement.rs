@@ -119,7 +119,14 @@ fn operation_in_words(part: &PartId, operation: &Document) -> String {
     let command = operation.get_document("command").ok();
     let named = command.and_then(|command| {
         let name = COMMANDS.iter().find(|name| command.contains_key(**name))?;
-        Some((*name, command.get_str(name).unwrap_or("?")))
+        let namespace = command.get_str(name).unwrap_or("?");
+        // Commands on a collection's own database name just the collection.
+        match command.get_str("$db") {
+            Ok(database) if database != "admin" && !namespace.contains('.') => {
+                Some((*name, format!("{database}.{namespace}")))
+            }
+            _ => Some((*name, namespace.to_owned())),
+        }
     });
     match named {
         Some((name, namespace)) => format!("{name} of {namespace} on {part}"),
