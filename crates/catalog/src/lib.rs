@@ -41,6 +41,10 @@ pub enum CatalogError {
     CheckpointUnderWay(CheckpointId),
     #[error("another holder has the lease of this cluster")]
     Fenced,
+    #[error("checkpoint {0} has gone further than what was to be written")]
+    Outdated(CheckpointId),
+    #[error("a checkpoint that cannot be was to be written, a defect: {0}")]
+    BrokenRule(&'static str),
     #[error("there is no {0} to be found; it may have been removed meanwhile")]
     Gone(&'static str),
     #[error("{0} is in use: a checkpoint of it is not yet finished")]
@@ -113,7 +117,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
 
     /// Queues a checkpoint; `CheckpointUnderWay` while another of the cluster is unfinished.
     async fn queue_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()>;
-    /// Writes a checkpoint; `Fenced` when the lease is no longer this holder's.
+    /// Writes a checkpoint; `Fenced` when the lease is no longer this holder's, `Outdated` when the
+    /// stored one has ended or is in a later state.
     async fn save_checkpoint(&self, lease: &Lease, checkpoint: &Checkpoint) -> Result<()>;
     async fn checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<Option<Checkpoint>>;
     /// Newest first.

@@ -114,7 +114,7 @@ impl Actions {
             Action::StopBalancer(found) => self.stop(found, command.limit).await?,
             Action::LookForMovement => Reply::Moving(movement::look(&self.parts().await?).await?),
             Action::ReadClock => {
-                let clock = token::read_clock(&self.parts().await?).await?;
+                let clock = token::read_clock(&self.parts().await?, self.checkpoint).await?;
                 let time = clock.time;
                 *lock(&self.clock) = Some(clock);
                 Reply::Time(time)

@@ -124,6 +124,9 @@ impl Told {
                 let held_ms = held.map(|held| held.as_millis());
                 tracing::info!(checkpoint, cut, held_ms, "checkpoint completed");
             }
+            State::Holding if record.found.as_ref().is_some_and(|found| !found.running) => {
+                tracing::info!(checkpoint, "checkpoint: the balancer is off already, and is left so");
+            }
             state => tracing::info!(checkpoint, state = state.name(), "checkpoint"),
         }
     }

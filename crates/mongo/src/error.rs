@@ -12,6 +12,8 @@ use crate::privileges::Need;
 /// The server's code for a command that the user may not run.
 const UNAUTHORIZED: i32 = 13;
 const AUTHENTICATION_FAILED: i32 = 18;
+/// `MaxTimeMSExpired`.
+const MAX_TIME_EXPIRED: i32 = 50;
 
 #[derive(Debug, thiserror::Error)]
 pub enum MongoError {
@@ -39,6 +41,8 @@ pub enum MongoError {
         "{part}: the user may not {what}; it needs the action `{action}` on {resource}. Run `stillpoint doctor` for the commands that grant it"
     )]
     Unauthorized { part: String, what: &'static str, action: &'static str, resource: &'static str },
+    #[error("{part}: {what}: it took longer than it may")]
+    TooSlow { part: String, what: &'static str },
     #[error("{part}: {what}: {why}")]
     Command { part: String, what: &'static str, why: String },
     #[error("{part}: {what}: the server's reply is not understood: {why}")]
@@ -70,7 +74,9 @@ impl MongoError {
     pub fn is_lasting(&self) -> bool {
         use MongoError::*;
         match self {
-            Unreachable { .. } | Command { .. } | StopConnectionOpen { .. } | StopConnectionLost => false,
+            Unreachable { .. } | TooSlow { .. } | Command { .. } | StopConnectionOpen { .. } | StopConnectionLost => {
+                false
+            }
             BadUri(_) | IsMongos { .. } | NotConfigServer { .. } | NotReplicaSet { .. } | OtherReplicaSet { .. } => {
                 true
             }
@@ -86,6 +92,7 @@ impl MongoError {
             ErrorKind::Command(e) if e.code == UNAUTHORIZED => {
                 MongoError::Unauthorized { part, what: need.what, action: need.action, resource: need.resource }
             }
+            ErrorKind::Command(e) if e.code == MAX_TIME_EXPIRED => MongoError::TooSlow { part, what: need.what },
             _ if is_authentication(error) => MongoError::AuthenticationFailed { part, why: plain(error) },
             ErrorKind::ServerSelection { .. } | ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => {
                 MongoError::Unreachable { part, why: plain(error) }

@@ -45,6 +45,9 @@ impl ClusterLink {
         options.connect_timeout.get_or_insert(CONNECT);
         options.server_selection_timeout.get_or_insert(SELECTION);
         options.max_pool_size = Some(POOL);
+        // The connection that the balancer's stop comes from must be one, and stay the same.
+        options.min_pool_size = None;
+        options.max_idle_time = None;
         options.direct_connection = None;
         let set = examine_seeds(&options).await?;
         options.repl_set_name = Some(set.clone());

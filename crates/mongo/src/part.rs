@@ -60,6 +60,9 @@ impl PartLink {
         let reply = self.run(database, need, command).await?;
         let wrong = |why: &str| MongoError::Reply { part: self.id.to_string(), what: need.what, why: why.into() };
         let cursor = reply.get_document("cursor").map_err(|_| wrong("it has no cursor"))?;
+        if cursor.get_i64("id").is_ok_and(|id| id != 0) {
+            return Err(wrong("it does not fit into one batch"));
+        }
         let batch = cursor.get_array("firstBatch").map_err(|_| wrong("it has no firstBatch"))?;
         let documents = batch
             .iter()

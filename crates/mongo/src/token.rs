@@ -11,7 +11,7 @@ use stillpoint_core::{CheckpointId, ClusterTime};
 
 use crate::error::{MongoError, Result};
 use crate::part::{PartLink, cluster_time, timestamp};
-use crate::privileges::{NOTHING, READ_OPLOG, WRITE_NOTE};
+use crate::privileges::{READ_OPLOG, WRITE_NOTE};
 
 /// The highest cluster time that any part has seen, with the cluster's signature.
 #[derive(Debug, Clone)]
@@ -20,16 +20,19 @@ pub struct Clock {
     signed: SignedTime,
 }
 
-/// Asks every part for its `$clusterTime` and gives the highest: no write acknowledged before this
-/// call is later than it.
-pub async fn read_clock(parts: &[PartLink]) -> Result<Clock> {
-    let clocks = try_join_all(parts.iter().map(clock_of)).await?;
+/// The highest cluster time of all parts: no write acknowledged before this call is later than it.
+///
+/// Each part is asked with a note that a majority must confirm: a primary that was deposed and does
+/// not know it yet, whose clock may be behind its successor's, cannot answer.
+pub async fn read_clock(parts: &[PartLink], checkpoint: CheckpointId) -> Result<Clock> {
+    let clocks = try_join_all(parts.iter().map(|part| clock_of(part, checkpoint))).await?;
     let highest = clocks.into_iter().max_by_key(|clock| clock.time);
     highest.ok_or_else(|| MongoError::Unreachable { part: "the cluster".into(), why: "it has no parts".into() })
 }
 
-async fn clock_of(part: &PartLink) -> Result<Clock> {
-    let reply = part.run("admin", &NOTHING, doc! {"ping": 1}).await?;
+async fn clock_of(part: &PartLink, checkpoint: CheckpointId) -> Result<Clock> {
+    let data = doc! {"stillpoint": "clock", "checkpoint": checkpoint.to_string()};
+    let reply = part.run("admin", &WRITE_NOTE, note(data)).await?;
     let wrong = |why: &str| MongoError::Reply { part: part.id.to_string(), what: "read its clock", why: why.into() };
     let gossip = reply.get_document("$clusterTime").map_err(|_| wrong("it has no $clusterTime"))?;
     let time = gossip.get("clusterTime").and_then(cluster_time).ok_or_else(|| wrong("$clusterTime has no time"))?;
@@ -63,6 +66,7 @@ pub async fn find(
             "op": "n",
             "o.stillpoint": "token",
             "o.checkpoint": checkpoint.to_string(),
+            "o.part": part.id.to_string(),
             "o.attempt": token.attempt,
         },
         "projection": {"ts": 1},

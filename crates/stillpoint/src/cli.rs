@@ -67,7 +67,8 @@ pub enum KeyCommand {
         #[arg(long)]
         role: Role,
         /// Addresses that requests may come from, as 192.0.2.7 or 192.0.2.0/24; repeat it for more.
-        /// Without any, requests may come from anywhere.
+        /// Without any, requests may come from anywhere. What counts is the address of the connection:
+        /// behind a proxy that is the proxy's.
         #[arg(long = "access-list", value_name = "CIDR", value_parser = network)]
         access_list: Vec<IpNet>,
     },

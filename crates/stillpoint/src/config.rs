@@ -176,17 +176,18 @@ impl Config {
             return Err(CliError::Config("server.tls_cert and server.tls_key go together: set both or none".into()));
         }
         let times = [
-            ("survey", self.checkpoint.survey),
-            ("balancer_stop", self.checkpoint.balancer_stop),
-            ("quiet", self.checkpoint.quiet),
-            ("token", self.checkpoint.token),
-            ("put_back", self.checkpoint.put_back),
-            ("discover", self.checkpoint.discover),
-            ("save", self.checkpoint.save),
+            ("server.shutdown", self.server.shutdown),
+            ("checkpoint.survey", self.checkpoint.survey),
+            ("checkpoint.balancer_stop", self.checkpoint.balancer_stop),
+            ("checkpoint.quiet", self.checkpoint.quiet),
+            ("checkpoint.token", self.checkpoint.token),
+            ("checkpoint.put_back", self.checkpoint.put_back),
+            ("checkpoint.discover", self.checkpoint.discover),
+            ("checkpoint.save", self.checkpoint.save),
         ];
         for (name, time) in times {
             if time < SignedDuration::from_secs(1) || time > SignedDuration::from_hours(24) {
-                return Err(CliError::Config(format!("checkpoint.{name} must be from 1s to 24h")));
+                return Err(CliError::Config(format!("{name} must be from 1s to 24h")));
             }
         }
         if !(1..=10).contains(&self.checkpoint.token_attempts) {
@@ -301,7 +302,8 @@ mod tests {
         for (text, what) in [
             ("[checkpoint]\ninterval = \"20m\"\n", "15m, 30m, 60m"),
             ("[checkpoint]\ninterval = \"often\"\n", "15m, 30m, 60m"),
-            ("[checkpoint]\ntoken = \"0s\"\n", "from 1s to 24h"),
+            ("[checkpoint]\ntoken = \"0s\"\n", "checkpoint.token must be from 1s to 24h"),
+            ("[server]\nshutdown = \"0s\"\n", "server.shutdown must be from 1s to 24h"),
             ("[checkpoint]\ntoken_attempts = 0\n", "from 1 to 10"),
             ("[catalog]\nurl = \"mysql://user:secret@host\"\n", "sqlite:FILE"),
             ("[server]\ntls_cert = \"a.pem\"\n", "set both or none"),

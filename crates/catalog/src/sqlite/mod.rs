@@ -404,11 +404,18 @@ impl Catalog for SqliteCatalog {
     }
 
     async fn save_checkpoint(&self, lease: &Lease, checkpoint: &Checkpoint) -> Result<()> {
-        debug_assert_eq!(checkpoint.broken_rule(), None);
+        if let Some(rule) = checkpoint.broken_rule() {
+            return Err(CatalogError::BrokenRule(rule));
+        }
         let (lease, checkpoint) = (lease.clone(), checkpoint.clone());
         self.write(move |transaction, _| {
             if lease.cluster != checkpoint.cluster || !holds(transaction, &lease)? {
                 return Err(CatalogError::Fenced);
+            }
+            let stored = rows::checkpoint(transaction, checkpoint.cluster, checkpoint.id)?;
+            let stored = stored.ok_or(CatalogError::Gone("checkpoint"))?;
+            if stored != checkpoint && (stored.state.ended() || stored.state > checkpoint.state) {
+                return Err(CatalogError::Outdated(checkpoint.id));
             }
             rows::update_checkpoint(transaction, &checkpoint)
         })

@@ -96,6 +96,27 @@ pub async fn a_write_under_a_lease_that_the_same_holder_took_again_is_fenced(cat
     assert!(!is_fenced(catalog, &late, &started(&cluster, 1)).await);
 }
 
+pub async fn a_checkpoint_never_goes_back_nor_breaks_a_rule(catalog: &dyn Catalog) {
+    let (_, cluster) = with_cluster(catalog).await;
+    catalog.queue_checkpoint(&queued(&cluster, 1)).await.unwrap();
+    let lease = claim(catalog, &cluster, "a", 0).await;
+    let refused = |saved| matches!(saved, Err(CatalogError::Outdated(_)));
+    catalog.save_checkpoint(&lease, &holding(&cluster, 1)).await.unwrap();
+    assert!(refused(catalog.save_checkpoint(&lease, &started(&cluster, 1)).await), "an earlier state");
+
+    let mut impossible = completed(&cluster, 1);
+    impossible.cut = None;
+    let saved = catalog.save_checkpoint(&lease, &impossible).await;
+    assert!(matches!(saved, Err(CatalogError::BrokenRule(_))), "{saved:?}");
+
+    let ended = completed(&cluster, 1);
+    catalog.save_checkpoint(&lease, &ended).await.unwrap();
+    assert!(refused(catalog.save_checkpoint(&lease, &failed(&cluster, 1)).await), "an ended one");
+    // The same once more is what a write whose reply was lost is followed by.
+    catalog.save_checkpoint(&lease, &ended).await.unwrap();
+    assert_eq!(catalog.checkpoint(cluster.id, ended.id).await.unwrap(), Some(ended));
+}
+
 pub async fn a_write_under_another_clusters_lease_is_fenced(catalog: &dyn Catalog) {
     let (project, cluster) = with_cluster(catalog).await;
     let other = super::cluster(&project, "other", 2);

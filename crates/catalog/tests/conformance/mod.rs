@@ -46,6 +46,7 @@ macro_rules! conformance_suite {
             a_checkpoint_reads_back_in_every_state,
             a_write_under_a_lease_that_another_took_is_fenced,
             a_write_under_a_lease_that_the_same_holder_took_again_is_fenced,
+            a_checkpoint_never_goes_back_nor_breaks_a_rule,
             a_write_under_another_clusters_lease_is_fenced,
             a_deleted_checkpoint_does_not_come_back_by_a_late_write,
             lists_are_newest_first_and_in_pages,

@@ -42,7 +42,7 @@ pub enum Action {
     /// and was not answered it may still arrive: then it is done only when the connection for the stop
     /// is gone from the config servers, and has failed, to be tried again, until then. → `PutBack`
     ///
-    /// A start by somebody else counts only up to `held_until`, the last token's time, and not at all
+    /// A start by somebody else counts only up to `held_until`, the config servers' token, and not at all
     /// when there is none because the checkpoint failed.
     PutBackBalancer { found: Found, stop_answered: bool, held_until: Option<ClusterTime> },
     /// Look for a token, between the clock and its time as far as known, in the majority-committed

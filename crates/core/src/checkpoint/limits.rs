@@ -15,9 +15,10 @@ pub struct Limits {
     pub quiet: Duration,
     /// One attempt to write one token with majority write concern; also reading the clock.
     pub token: Duration,
-    /// Attempts for each token.
+    /// Attempts for each token, and for the clock.
     pub token_attempts: u32,
-    /// One attempt to put the balancer back. Attempts go on until one succeeds.
+    /// The first attempt to put the balancer back; each further one may take twice as long as the last,
+    /// up to 64 times. Attempts go on until one succeeds.
     pub put_back: Duration,
     /// Finding all tokens again in the majority-committed oplog.
     pub discover: Duration,
@@ -50,7 +51,7 @@ impl Limits {
     /// The longest that the balancer can be off when nothing fails while it is put back.
     pub fn longest_hold(&self) -> Duration {
         let tokens = (self.token + self.longest_pause) * self.token_attempts;
-        self.save + self.balancer_stop + self.quiet + self.token + tokens + self.put_back * 2
+        self.save + self.balancer_stop + self.quiet + self.token + tokens * 2 + self.put_back * 2
     }
 
     /// The pause before retry number `n`, counted from 0.

@@ -40,6 +40,7 @@ pub struct Machine {
     /// Whether it is known that no stop can still arrive: none was sent, or it was answered.
     stop_answered: bool,
     early_failures: u32,
+    clock_failures: u32,
     look_until: Option<Timestamp>,
     discover_until: Option<Timestamp>,
     parts_confirmed: bool,
@@ -63,6 +64,7 @@ impl Machine {
             look_failures: 0,
             stop_answered: false,
             early_failures: 0,
+            clock_failures: 0,
             look_until: None,
             discover_until: None,
             parts_confirmed: false,
@@ -163,7 +165,7 @@ impl Machine {
             }
             (Pending::Look, Reply::Moving(moving)) if moving.is_empty() => {
                 self.record.trouble = None;
-                self.send(self.limits.token, Pending::Clock, Action::ReadClock);
+                self.read_clock();
             }
             (Pending::Look, Reply::Moving(moving)) => self.look_again(Reason::DataMoving, moving.join("; ")),
             (Pending::Clock, Reply::Time(clock)) => {
@@ -205,6 +207,11 @@ impl Machine {
             Pending::ReadBalancer | Pending::NoteHold => self.fail(Reason::BalancerUnreadable, why),
             Pending::Stop => self.fail(Reason::BalancerNotStopped, why),
             Pending::Look => self.look_again(Reason::Unreachable, why),
+            Pending::Clock if self.clock_failures + 1 < self.limits.token_attempts => {
+                self.note_trouble(why);
+                self.wait(self.limits.backoff(self.clock_failures), Next::Clock);
+                self.clock_failures += 1;
+            }
             Pending::Clock => self.fail(Reason::NoClock, why),
             Pending::Token(part, attempt) if attempt < self.limits.token_attempts => {
                 self.note_trouble(format!("{part}: {why}"));
@@ -235,6 +242,7 @@ impl Machine {
         match pending {
             Pending::Survey | Pending::Look | Pending::Resurvey => self.fail(Reason::Unreachable, why),
             Pending::ReadBalancer => self.fail(Reason::BalancerUnreadable, why),
+            Pending::Clock => self.fail(Reason::NoClock, why),
             Pending::Token(part, _) => self.fail(Reason::TokenNotWritten, format!("{part}: {why}")),
             Pending::Find(part, _) => self.fail(Reason::TokenNotFound, format!("{part}: {why}")),
             pending => self.failed(pending, why),
@@ -247,6 +255,7 @@ impl Machine {
             Next::Survey => self.survey(),
             Next::PutBack => self.put_back(),
             Next::Look => self.look(),
+            Next::Clock => self.read_clock(),
             Next::Token(part, attempt) => self.write_token(part, attempt),
             Next::Find(part, token) => self.find(part, token),
             Next::Resurvey => self.resurvey(),
@@ -368,6 +377,10 @@ impl Machine {
         self.wait(pause, Next::Look);
     }
 
+    fn read_clock(&mut self) {
+        self.send(self.limits.token, Pending::Clock, Action::ReadClock);
+    }
+
     fn write_token(&mut self, part: PartId, attempt: u32) {
         let pending = Pending::Token(part.clone(), attempt);
         self.send(self.limits.token, pending, Action::WriteToken { part, attempt });
@@ -404,12 +417,15 @@ impl Machine {
     fn put_back(&mut self) {
         let Some(found) = self.record.found.clone() else { return };
         let stop_answered = self.stop_answered;
-        let held_until = match self.record.failure {
-            None => self.record.parts.iter().filter_map(|part| part.token).map(|token| token.time).max(),
-            Some(_) => None,
-        };
+        // The config servers' own token: their oplog is where the balancer's history is, and another
+        // part's token may be later than a write of theirs that came after.
+        let mut parts = self.record.parts.iter();
+        let config = parts.find(|part| part.id == PartId::ConfigServers).and_then(|part| part.token);
+        let held_until = config.filter(|_| self.record.failure.is_none()).map(|token| token.time);
         let action = Action::PutBackBalancer { found, stop_answered, held_until };
-        self.send(self.limits.put_back, Pending::PutBack, action);
+        // Each try has more history to read than the last.
+        let limit = self.limits.put_back.saturating_mul(1 << self.put_back_failures.min(6));
+        self.send(limit, Pending::PutBack, action);
     }
 
     fn put_back_again(&mut self, why: String) {

@@ -36,6 +36,7 @@ pub(super) enum Next {
     Save,
     Survey,
     Look,
+    Clock,
     Token(PartId, u32),
     PutBack,
     Find(PartId, Token),

@@ -34,8 +34,25 @@ pub enum What {
     Whole(Switch, Option<Document>),
     /// Fields of the document were set, or removed (`None`).
     Some(Switch, Vec<(String, Option<Bson>)>),
-    /// A stop or a start ended, sent from this address (without a port for some releases).
+    /// A stop or a start ended, sent from this address.
     Command { stop: bool, from: String },
+    /// A stillpoint noted that it is about to stop the balancer from this address.
+    Hold { from: String },
+}
+
+/// How our own stops are known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ours {
+    pub addresses: Vec<String>,
+    /// A stop of ours was answered, so its entry is in the action log, whatever address it has there.
+    pub answered: bool,
+}
+
+impl Ours {
+    /// No stop was sent.
+    pub fn none() -> Ours {
+        Ours { addresses: Vec::new(), answered: false }
+    }
 }
 
 /// What the history says.
@@ -54,7 +71,9 @@ pub async fn read(config: &PartLink, seen: ClusterTime) -> Result<Vec<Change>> {
         "filter": {
             "ts": {"$gt": timestamp(seen)},
             "$or": [
-                {"ns": {"$in": ["config.settings", "config.actionlog"]}},
+                {"ns": "config.settings"},
+                {"ns": "config.actionlog", "o.what": {"$in": ["balancer.stop", "balancer.start"]}},
+                {"op": "n", "o.stillpoint": "hold"},
                 {"o.applyOps.ns": "config.settings"},
                 {"ns": "config.$cmd", "$or": [
                     {"o.drop": "settings"},
@@ -65,9 +84,8 @@ pub async fn read(config: &PartLink, seen: ClusterTime) -> Result<Vec<Change>> {
         },
         "limit": MOST_ENTRIES as i64 + 1,
         "batchSize": MOST_ENTRIES as i64 + 1,
-        "singleBatch": true,
         "readConcern": {"level": "majority"},
-        "maxTimeMS": 30_000,
+        "maxTimeMS": 600_000,
     };
     let entries = config.first_batch("local", &READ_OPLOG, command);
     let (entries, mut oldest) = tokio::try_join!(entries, oldest(config))?;
@@ -139,6 +157,10 @@ pub(super) fn parse(entry: &Document, at: ClusterTime, changes: &mut Vec<Change>
         return Ok(());
     }
     if op == "n" {
+        if object.get_str("stillpoint").is_ok_and(|note| note == "hold") {
+            let from = object.get_str("from").map_err(|_| unknown())?.to_owned();
+            changes.push(Change { at, what: What::Hold { from } });
+        }
         return Ok(());
     }
     let key = if op == "u" { entry.get_document("o2").map_err(|_| unknown())? } else { object };
@@ -217,7 +239,7 @@ impl What {
     fn switch(&self) -> Option<Switch> {
         match self {
             What::Whole(switch, _) | What::Some(switch, _) => Some(*switch),
-            What::Command { .. } => None,
+            What::Command { .. } | What::Hold { .. } => None,
         }
     }
 
@@ -232,14 +254,29 @@ impl What {
                 let only_ours = set.iter().all(|(field, _)| switch.fields().contains(&field.as_str()));
                 only_ours && self.apply(before, *switch) == switch.stopped()
             }
-            What::Command { .. } => false,
+            What::Command { .. } | What::Hold { .. } => false,
         }
     }
 }
 
-/// What the settings would be without stillpoint, whose stops come from `ours` alone.
-pub fn judge(found: &Settings, changes: &[Change], ours: &[String]) -> Result<Verdict> {
-    let mine = own_entries(found, changes, ours);
+/// What the settings would be without stillpoint. The stops of other stillpoints, which noted their
+/// holds, are left out as ours are: each of us puts back what nobody else wanted changed.
+pub fn judge(found: &Settings, changes: &[Change], ours: &Ours) -> Result<Verdict> {
+    let holds = changes.iter().filter_map(|change| match &change.what {
+        What::Hold { from } => Some(from.clone()),
+        _ => None,
+    });
+    let addresses: Vec<_> = ours.addresses.iter().cloned().chain(holds).collect();
+    let stop_of = |change: &Change, known: &dyn Fn(&str) -> bool| match &change.what {
+        What::Command { stop: true, from } => known(from),
+        _ => false,
+    };
+    // Should a release log another address than it told us, the first stop is the one it answered.
+    let by_address = |change: &Change| stop_of(change, &|from| addresses.iter().any(|known| known == from));
+    let first_stop = changes.iter().position(|change| stop_of(change, &|_| true));
+    let unknown = first_stop.filter(|_| ours.answered && !changes.iter().any(by_address));
+    let is_ours = |index: usize| by_address(&changes[index]) || unknown == Some(index);
+    let mine = own_entries(found, changes, &is_ours, !addresses.is_empty());
     let mut actual = Switch::BOTH.map(|switch| found.fields(switch));
     let mut intended = actual.clone();
     let mut started = Vec::new();
@@ -250,11 +287,10 @@ pub fn judge(found: &Settings, changes: &[Change], ours: &[String]) -> Result<Ve
         let was_running = running(&actual[0]).unwrap_or(false);
         for (n, switch) in Switch::BOTH.into_iter().enumerate() {
             actual[n] = change.what.apply(&actual[n], switch);
-            if mine.contains(&index) {
+            if mine.contains(&index) || is_ours(index) {
                 continue;
             }
             intended[n] = match &change.what {
-                What::Command { from, .. } if ours.contains(from) => continue,
                 What::Command { .. } if switch == Switch::Autosplit && !has_autosplit => continue,
                 What::Command { stop: true, .. } => switch.stopped(),
                 What::Command { stop: false, .. } => switch.started(),
@@ -270,22 +306,23 @@ pub fn judge(found: &Settings, changes: &[Change], ours: &[String]) -> Result<Ve
 }
 
 /// Which entries our own stops made: those that look like a stop's and are followed by its entry in
-/// the action log. A stop that has not ended has no such entry yet: then the first that look so.
-fn own_entries(found: &Settings, changes: &[Change], ours: &[String]) -> Vec<usize> {
+/// the action log. One that was sent and has not ended has no such entry yet: then the first that look
+/// so.
+fn own_entries(found: &Settings, changes: &[Change], is_ours: &dyn Fn(usize) -> bool, sent: bool) -> Vec<usize> {
     let mut fields = Switch::BOTH.map(|switch| found.fields(switch));
     let mut open: Vec<(usize, Switch)> = Vec::new();
     let mut own = Vec::new();
     let mut ended = false;
     for (index, change) in changes.iter().enumerate() {
         match &change.what {
-            What::Command { stop: true, from } => {
-                if ours.contains(from) {
+            What::Command { stop: true, .. } => {
+                if is_ours(index) {
                     own.extend(open.iter().map(|(index, _)| *index));
                     ended = true;
                 }
                 open.clear();
             }
-            What::Command { stop: false, .. } => {}
+            What::Command { stop: false, .. } | What::Hold { .. } => {}
             what => {
                 for (n, switch) in Switch::BOTH.into_iter().enumerate() {
                     if what.switch() == Some(switch) && what.is_a_stops(&fields[n]) {
@@ -296,7 +333,7 @@ fn own_entries(found: &Settings, changes: &[Change], ours: &[String]) -> Vec<usi
             }
         }
     }
-    if !ended {
+    if sent && !ended {
         let first = |switch| open.iter().find(|(_, s)| *s == switch).map(|(index, _)| *index);
         own.extend(Switch::BOTH.into_iter().filter_map(first));
     }

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use stillpoint_core::checkpoint::Found;
 use stillpoint_core::{CheckpointId, ClusterTime};
 
-use super::history::{self, judge};
-use super::put_back::restore;
+use super::history::{self, Ours, judge};
+use super::put_back::{note_release, restore};
 use super::settings::{self, Settings};
 use crate::error::{MongoError, Result};
 use crate::link::ClusterLink;
@@ -33,6 +33,12 @@ pub struct Hold {
     pub settings: Settings,
 }
 
+impl Hold {
+    fn ours(&self) -> Ours {
+        Ours { addresses: vec![self.from.clone()], answered: false }
+    }
+}
+
 /// The one connection that the balancer's stop will come from.
 #[derive(Debug)]
 pub struct StopConnection {
@@ -44,17 +50,24 @@ impl StopConnection {
     /// Opens it, to the config servers' primary, and learns by which address that knows it.
     pub async fn open(link: &ClusterLink) -> Result<StopConnection> {
         let config = link.single_connection().await?;
-        let from = whats_my_address(&config).await?;
+        let (from, _) = whats_my_address(&config).await?;
         Ok(StopConnection { config, from })
     }
 
     /// Reads the balancer's settings. A hold that a lost stillpoint never ended is ended first.
     pub async fn read_balancer(&self, now: Timestamp) -> Result<Found> {
-        let (mut settings, mut seen) = settings::read(&self.config).await?;
+        let (mut settings, mut seen) = self.read_settings().await?;
         if !settings.running()? && end_lost_hold(&self.config, now).await? {
-            (settings, seen) = settings::read(&self.config).await?;
+            (settings, seen) = self.read_settings().await?;
         }
         Ok(Found { running: settings.running()?, settings: settings.to_text(), seen, from: self.from.clone() })
+    }
+
+    /// The settings, and a time from which on every change is one after them: it is asked for before
+    /// they are read, and they are read as of no earlier time.
+    async fn read_settings(&self) -> Result<(Settings, ClusterTime)> {
+        let (_, seen) = whats_my_address(&self.config).await?;
+        Ok((settings::read(&self.config, Some(seen)).await?.0, seen))
     }
 
     /// Writes the note, majority-committed.
@@ -74,7 +87,7 @@ impl StopConnection {
     /// is closed afterwards, so that it is known that nothing more can come from it.
     pub async fn stop(self, found: &Found, limit: Duration) -> Result<()> {
         if found.running {
-            if whats_my_address(&self.config).await? != found.from {
+            if whats_my_address(&self.config).await?.0 != found.from {
                 return Err(MongoError::StopConnectionLost);
             }
             // Stop refuses a write concern. It gives up before our own limit does.
@@ -91,13 +104,16 @@ impl StopConnection {
     }
 }
 
-async fn whats_my_address(config: &PartLink) -> Result<String> {
+/// The address that the server knows us by, and the time of its answer.
+async fn whats_my_address(config: &PartLink) -> Result<(String, ClusterTime)> {
     let reply = config.run("admin", &NOTHING, doc! {"whatsmyuri": 1}).await?;
-    reply.get_str("you").map(str::to_owned).map_err(|_| MongoError::Reply {
+    let time = config.operation_time(&NOTHING, &reply)?;
+    let address = reply.get_str("you").map_err(|_| MongoError::Reply {
         part: config.id.to_string(),
         what: "ask for our own address",
         why: "it has no `you`".into(),
-    })
+    })?;
+    Ok((address.to_owned(), time))
 }
 
 /// If the balancer is off only because a stillpoint that is gone stopped it, puts it back; whether
@@ -116,7 +132,8 @@ async fn end_lost_hold(config: &PartLink, now: Timestamp) -> Result<bool> {
         checkpoint = hold.checkpoint,
         "the balancer was left off by a checkpoint that never ended; putting it back"
     );
-    restore(config, &hold.settings, hold.seen, &[hold.from]).await?;
+    restore(config, &hold.settings, hold.seen, &hold.ours()).await?;
+    note_release(config, &hold.from).await?;
     Ok(true)
 }
 
@@ -127,20 +144,39 @@ async fn is_intact(config: &PartLink, hold: &Hold) -> Result<bool> {
         Err(MongoError::HistoryLost { .. }) => return Ok(false),
         changes => changes?,
     };
-    let verdict = judge(&hold.settings, &changes, std::slice::from_ref(&hold.from))?;
-    let (now, _) = settings::read(config).await?;
+    let verdict = judge(&hold.settings, &changes, &hold.ours())?;
+    let (now, _) = settings::read(config, None).await?;
     let [(_, intended), _] = &verdict.intended;
     Ok(settings::running(intended)? && !now.running()?)
 }
 
+/// The newest hold that was noted and not released.
 async fn newest_hold(config: &PartLink) -> Result<Option<Hold>> {
-    let mut filter = doc! {"op": "n", "o.stillpoint": "hold"};
     // A stop that ended is in the action log: the hold's note is older than that by at most the time
     // that a stop may take. Without one the whole oplog is looked through.
-    if let Some(stopped) = last_stop(config).await? {
-        let from = (stopped / 1000 - LONGEST_STOP).clamp(0, i64::from(u32::MAX));
-        filter.insert("ts", doc! {"$gte": bson::Timestamp { time: from as u32, increment: 0 }});
-    }
+    let since = match last_stop(config).await? {
+        Some(stopped) => (stopped / 1000 - LONGEST_STOP).clamp(0, i64::from(u32::MAX)) as u32,
+        None => 0,
+    };
+    let hold = match newest_note(config, since, doc! {"o.stillpoint": "hold"}).await {
+        // An oplog too large to look through in time: leaving the balancer as it is does no harm.
+        Err(e @ MongoError::TooSlow { .. }) => {
+            tracing::warn!(error = %e, "it is not known whether a lost checkpoint left the balancer off; it is left so");
+            return Ok(None);
+        }
+        found => found?.as_ref().map(parse_hold).transpose()?,
+    };
+    let Some(hold) = hold else {
+        return Ok(None);
+    };
+    let released = doc! {"o.stillpoint": "released", "o.from": &hold.from};
+    let released = newest_note(config, hold.seen.seconds, released).await?;
+    Ok(released.is_none().then_some(hold))
+}
+
+async fn newest_note(config: &PartLink, since: u32, mut filter: Document) -> Result<Option<Document>> {
+    filter.insert("op", "n");
+    filter.insert("ts", doc! {"$gte": bson::Timestamp { time: since, increment: 0 }});
     let command = doc! {
         "find": "oplog.rs",
         "filter": filter,
@@ -148,10 +184,9 @@ async fn newest_hold(config: &PartLink) -> Result<Option<Hold>> {
         "limit": 1,
         "singleBatch": true,
         "readConcern": {"level": "majority"},
-        "maxTimeMS": 20_000,
+        "maxTimeMS": 8_000,
     };
-    let found = config.first_batch("local", &READ_OPLOG, command).await?;
-    found.first().map(parse_hold).transpose()
+    Ok(config.first_batch("local", &READ_OPLOG, command).await?.pop())
 }
 
 /// When the balancer was last stopped by a command, in milliseconds since the Unix epoch.

@@ -5,7 +5,7 @@ use futures::future::try_join_all;
 use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::{Found, PutBack};
 
-use super::history::{self, Verdict, judge};
+use super::history::{self, Change, Ours, Verdict, What, judge};
 use super::settings::{self, Fields, Settings, Switch};
 use crate::error::{MongoError, Result};
 use crate::part::PartLink;
@@ -24,30 +24,50 @@ pub async fn put_back(
     held_until: Option<ClusterTime>,
 ) -> Result<PutBack> {
     let settings = Settings::from_text(&found.settings)?;
-    let verdict = match restore(config, &settings, found.seen, std::slice::from_ref(&found.from)).await {
+    let lost = |error| match error {
         // No further try can change that.
-        Err(MongoError::HistoryLost { .. }) => return Ok(PutBack::HistoryLost),
-        verdict => verdict?,
+        MongoError::HistoryLost { .. } => Ok(PutBack::HistoryLost),
+        error => Err(error),
     };
-    if found.running && !stop_answered && is_connected(config, &found.from).await? {
-        return Err(MongoError::StopConnectionOpen { from: found.from.clone() });
+    if !found.running {
+        // It was off and was left alone: whatever changed was somebody else's doing.
+        return match history::read(config, found.seen).await {
+            Ok(changes) => Ok(outcome(&settings, &judge(&settings, &changes, &Ours::none())?, held_until)),
+            Err(error) => lost(error),
+        };
     }
-    // Gone or not, a stop may have come between the writing and the looking, and one that failed may have
-    // left entries that a majority does not have yet, which no reading shows: so they get it first.
-    let verdict = match found.running && !stop_answered {
-        true => {
-            config.run("admin", &WRITE_NOTE, note(doc! {"stillpoint": "settle"})).await?;
-            restore(config, &settings, found.seen, std::slice::from_ref(&found.from)).await?
-        }
-        false => verdict,
+    let ours = Ours { addresses: vec![found.from.clone()], answered: stop_answered };
+    let mut verdict = match restore(config, &settings, found.seen, &ours).await {
+        Ok(verdict) => verdict,
+        Err(error) => return lost(error),
     };
-    let as_found = verdict.intended.iter().all(|(switch, fields)| *fields == settings.fields(*switch));
+    if !stop_answered {
+        if is_connected(config, &found.from).await? {
+            return Err(MongoError::StopConnectionOpen { from: found.from.clone() });
+        }
+        // A stop may have come between the writing and the looking, and one that failed may have left
+        // entries that a majority does not have yet, which no reading shows: so they get it first.
+        config.run("admin", &WRITE_NOTE, note(doc! {"stillpoint": "settle"})).await?;
+        verdict = restore(config, &settings, found.seen, &ours).await?;
+    }
+    note_release(config, &found.from).await?;
+    Ok(outcome(&settings, &verdict, held_until))
+}
+
+fn outcome(found: &Settings, verdict: &Verdict, held_until: Option<ClusterTime>) -> PutBack {
+    let as_found = verdict.intended.iter().all(|(switch, fields)| *fields == found.fields(*switch));
     let started = held_until.is_some_and(|until| verdict.started.iter().any(|at| *at <= until));
-    Ok(match (started, as_found) {
+    match (started, as_found) {
         (true, _) => PutBack::StartedByOthers,
         (false, true) => PutBack::AsFound,
         (false, false) => PutBack::AsChangedByOthers,
-    })
+    }
+}
+
+/// Says in the oplog that the hold from this address has ended, so that nobody ends it again.
+pub(super) async fn note_release(config: &PartLink, from: &str) -> Result<()> {
+    let data = doc! {"stillpoint": "released", "from": from};
+    config.run("admin", &WRITE_NOTE, note(data)).await.map(drop)
 }
 
 /// Whether the server still has a connection from this address.
@@ -67,33 +87,53 @@ async fn is_connected(config: &PartLink, from: &str) -> Result<bool> {
     Ok(!found.is_empty())
 }
 
+/// Stops of the balancer by others that have not ended: they wait for its round, and their entry in
+/// the action log comes only then. As changes, later than all others.
+async fn stops_under_way(config: &PartLink, ours: &Ours) -> Result<Vec<Change>> {
+    let command = doc! {
+        "aggregate": 1,
+        "pipeline": [
+            {"$currentOp": {"allUsers": true, "idleConnections": false}},
+            {"$match": {"command._configsvrBalancerStop": {"$exists": true}}},
+            {"$limit": 100},
+            {"$project": {"client": 1}},
+        ],
+        "cursor": {},
+        "maxTimeMS": 10_000,
+    };
+    let stops = config.first_batch("admin", &SEE_OPERATIONS, command).await?;
+    let client = |stop: &Document| stop.get_str("client").unwrap_or_default().to_owned();
+    let others = stops.iter().map(client).filter(|from| !ours.addresses.contains(from));
+    let at = ClusterTime::new(u32::MAX, u32::MAX);
+    Ok(others.map(|from| Change { at, what: What::Command { stop: true, from } }).collect())
+}
+
 /// Brings the settings to what the history since `seen` says they should be, and gives that verdict.
-pub(super) async fn restore(
-    config: &PartLink,
-    found: &Settings,
-    seen: ClusterTime,
-    ours: &[String],
-) -> Result<Verdict> {
-    // Our own writes here are changes like any other in the history, which is right for whoever
-    // looks later; only a stop by somebody else between our look and our write must not be undone,
-    // so that is looked for once more after the write.
-    let (changes, mut now) = tokio::try_join!(history::read(config, seen), settings::read(config))?;
-    let mut verdict = judge(found, &changes, ours)?;
+pub(super) async fn restore(config: &PartLink, found: &Settings, seen: ClusterTime, ours: &Ours) -> Result<Verdict> {
+    // For whoever looks later our own writes here are changes like any other. In this call they are
+    // left out, so that a stop by somebody else between our look and our write is not undone by it.
+    let mut written: Vec<Change> = Vec::new();
+    let mut fresh: Vec<Write> = Vec::new();
+    let mut looked_at = seen;
     for _ in 0..MOST_ROUNDS {
-        let writes: Vec<_> = verdict
+        let (mut changes, (now, _), under_way) =
+            tokio::try_join!(history::read(config, seen), settings::read(config, None), stops_under_way(config, ours))?;
+        for write in fresh.drain(..) {
+            written.extend(changes.iter().find(|change| change.at > looked_at && write.made(change)).cloned());
+        }
+        looked_at = changes.last().map_or(looked_at, |change| change.at);
+        changes.retain(|change| !written.contains(change));
+        changes.extend(under_way);
+        let verdict = judge(found, &changes, ours)?;
+        fresh = verdict
             .intended
             .iter()
-            .filter_map(|(switch, intended)| plan(*switch, found.get(*switch), intended, now.0.get(*switch)))
+            .filter_map(|(switch, intended)| plan(*switch, found.get(*switch), intended, now.get(*switch)))
             .collect();
-        if writes.is_empty() {
+        if fresh.is_empty() {
             return Ok(verdict);
         }
-        try_join_all(writes.iter().map(|write| write.perform(config))).await?;
-        let changes;
-        (changes, now) = tokio::try_join!(history::read(config, seen), settings::read(config))?;
-        let others: Vec<_> =
-            changes.iter().filter(|change| !writes.iter().any(|write| write.made(change))).cloned().collect();
-        verdict = judge(found, &others, ours)?;
+        try_join_all(fresh.iter().map(|write| write.perform(config))).await?;
     }
     Err(MongoError::Settings("somebody keeps changing the balancer's settings".into()))
 }
@@ -185,8 +225,7 @@ impl Write {
     }
 
     /// Whether this write made that change.
-    fn made(&self, change: &history::Change) -> bool {
-        use history::What;
+    fn made(&self, change: &Change) -> bool {
         match (self, &change.what) {
             (Write::Delete { switch, .. }, What::Whole(of, None)) => switch == of,
             (Write::Insert { switch, to }, What::Whole(of, Some(document))) => {

@@ -4,7 +4,7 @@ use bson::{Bson, Document, doc};
 use stillpoint_core::ClusterTime;
 
 use crate::error::{MongoError, Result};
-use crate::part::PartLink;
+use crate::part::{PartLink, timestamp};
 use crate::privileges::READ_SETTINGS;
 
 /// One of the two documents that a stop changes.
@@ -148,14 +148,18 @@ impl Settings {
     }
 }
 
-/// The settings now, majority-committed, and a cluster time at or before which they were so.
-pub async fn read(config: &PartLink) -> Result<(Settings, ClusterTime)> {
+/// The settings, majority-committed, and a cluster time when they were so: not before `after`.
+pub async fn read(config: &PartLink, after: Option<ClusterTime>) -> Result<(Settings, ClusterTime)> {
+    let mut concern = doc! {"level": "majority"};
+    if let Some(after) = after {
+        concern.insert("afterClusterTime", timestamp(after));
+    }
     let command = doc! {
         "find": "settings",
         "filter": {"_id": {"$in": ["balancer", "autosplit"]}},
         "limit": 2,
         "singleBatch": true,
-        "readConcern": {"level": "majority"},
+        "readConcern": concern,
         "maxTimeMS": 10_000,
     };
     let (rows, time) = config.first_batch_at("config", &READ_SETTINGS, command).await?;

@@ -4,7 +4,7 @@
 use bson::{Document, doc};
 use stillpoint_core::ClusterTime;
 
-use super::history::{Change, Verdict, What, judge, parse};
+use super::history::{Change, Ours, Verdict, What, judge, parse};
 use super::put_back::{Write, plan};
 use super::settings::{Fields, Settings, Switch, running};
 
@@ -56,8 +56,12 @@ fn on() -> Settings {
     }
 }
 
+fn ours() -> Ours {
+    Ours { addresses: vec![US.into()], answered: false }
+}
+
 fn verdict(found: &Settings, entries: &[Vec<Document>]) -> Verdict {
-    judge(found, &changes(&entries.concat()), &[US.into()]).unwrap()
+    judge(found, &changes(&entries.concat()), &ours()).unwrap()
 }
 
 fn intends_to_run(verdict: &Verdict) -> bool {
@@ -248,5 +252,33 @@ fn a_command_without_an_address_is_somebody_elses() {
     let action = doc! {"op": "i", "ns": "config.actionlog", "o": {"_id": "x", "what": "balancer.stop"}};
     let seen = changes(&[action]);
     assert_eq!(seen[0].what, What::Command { stop: true, from: String::new() });
-    assert!(!intends_to_run(&judge(&on(), &seen, &[US.into()]).unwrap()));
+    assert!(!intends_to_run(&judge(&on(), &seen, &ours()).unwrap()));
+}
+
+#[test]
+fn a_balancer_that_was_off_is_as_others_left_it_whatever_that_looks_like() {
+    let off = Settings { balancer: Some(doc! {"_id": "balancer", "mode": "off", "stopped": true}), ..on() };
+    // Started by a command, then stopped by one that has not ended yet.
+    let entries = [start_entries(OPERATOR), stop_entries(OPERATOR)[..2].to_vec()];
+    let verdict = judge(&off, &changes(&entries.concat()), &Ours::none()).unwrap();
+    assert!(!intends_to_run(&verdict));
+    assert_eq!(verdict.started.len(), 1);
+}
+
+#[test]
+fn another_stillpoints_stop_is_left_out_as_ours_is() {
+    let hold = doc! {"op": "n", "ns": "", "o": {"stillpoint": "hold", "from": OPERATOR}};
+    let entries = [stop_entries(US), vec![hold.clone(), logged("balancer.stop", OPERATOR)]];
+    assert!(intends_to_run(&verdict(&on(), &entries)));
+    let entries = [vec![hold], stop_entries(OPERATOR), vec![logged("balancer.stop", US)]];
+    assert!(intends_to_run(&verdict(&on(), &entries)));
+}
+
+#[test]
+fn a_stop_that_was_answered_is_known_even_if_it_is_logged_under_another_address() {
+    let answered = Ours { answered: true, ..ours() };
+    let other = "10.0.0.1";
+    let judged = |entries: &[Vec<Document>]| judge(&on(), &changes(&entries.concat()), &answered).unwrap();
+    assert!(intends_to_run(&judged(&[stop_entries(other)])));
+    assert!(!intends_to_run(&judged(&[stop_entries(other), vec![logged("balancer.stop", OPERATOR)]])));
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use stillpoint_catalog::{Catalog, Cluster, Page, Project};
-use stillpoint_core::checkpoint::{Checkpoint, State};
+use stillpoint_core::checkpoint::{Checkpoint, PutBack, State};
 use stillpoint_core::schedule::next_due;
 
 use crate::config::Config;
@@ -16,6 +16,8 @@ struct Row {
     server: Option<String>,
     newest: Option<Checkpoint>,
     last_completed: Option<Checkpoint>,
+    /// The newest whose balancer could not be put back by stillpoint.
+    history_lost: Option<Checkpoint>,
 }
 
 pub async fn run(config: &Config, output: &Output) -> Result<(), CliError> {
@@ -36,7 +38,10 @@ async fn look(catalog: &dyn Catalog, project: Project, cluster: Cluster) -> Resu
     // The newest may be under way, and those before it may have failed.
     let recent = catalog.checkpoints(cluster.id, Page { skip: 0, take: 100 }).await?;
     let last_completed = recent.iter().find(|checkpoint| checkpoint.state == State::Completed).cloned();
+    let lost = |c: &&Checkpoint| c.released.as_ref().is_some_and(|released| released.how == PutBack::HistoryLost);
+    let history_lost = recent.iter().find(lost).cloned();
     Ok(Row {
+        history_lost,
         project,
         cluster,
         server: lease.map(|lease| lease.lease.holder),
@@ -72,6 +77,7 @@ fn document(config: &Config, row: &Row) -> Result<Value, CliError> {
         "server": row.server,
         "newest": row.newest.as_ref().map(checkpoint),
         "lastCompleted": row.last_completed.as_ref().map(checkpoint),
+        "balancerNotPutBack": row.history_lost.as_ref().map(checkpoint),
         "nextDue": next,
     }))
 }
@@ -98,6 +104,14 @@ fn text(rows: &[Row]) -> String {
     lines.push(table(&["PROJECT", "CLUSTER", "SERVER", "NEWEST CHECKPOINT", "LAST COMPLETED"], &cells));
     for row in rows {
         let name = &row.cluster.name;
+        if let Some(lost) = &row.history_lost {
+            let was = lost.found.as_ref().map(|found| found.settings.as_str()).unwrap_or_default();
+            lines.push(format!(
+                "\n{name}: checkpoint {} could not put the balancer back; it was {was}. Compare that with config.settings, set \
+                 what should be, then `stillpoint checkpoint delete` it",
+                lost.id
+            ));
+        }
         let Some(newest) = &row.newest else { continue };
         if newest.owes_put_back() {
             let since = newest.held_since.map(|since| since.to_string()).unwrap_or_default();

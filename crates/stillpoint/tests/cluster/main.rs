@@ -15,4 +15,6 @@ mod schedule;
 mod shutdown;
 mod support;
 mod tokens;
+mod two_installations;
 mod unreachable;
+mod waiting_stop;

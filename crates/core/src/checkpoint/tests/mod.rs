@@ -196,6 +196,7 @@ fn what_is_denied_is_not_tried_again() {
         ("survey", Reason::Unreachable),
         ("read-balancer", Reason::BalancerUnreadable),
         ("look-for-movement", Reason::Unreachable),
+        ("read-clock", Reason::NoClock),
         ("write-token", Reason::TokenNotWritten),
         ("find-token", Reason::TokenNotFound),
     ] {
