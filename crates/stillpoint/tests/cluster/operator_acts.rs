@@ -6,8 +6,8 @@ use stillpoint_lab::Lab;
 use stillpoint_lab::sharding::BalancerDocuments;
 
 use crate::support::{
-    SOON, Server, assert_balancer, assert_failed, documents, hold_migration, lab, never_configured, started_by_command,
-    stopped_by_command, with_window,
+    SOON, Server, assert_balancer, assert_failed, command_failed, documents, fail_command, hold_migration, lab,
+    never_configured, started_by_command, stopped_by_command, with_window,
 };
 
 /// A checkpoint that finds `found`; `act` is done while it holds the balancer.
@@ -90,4 +90,28 @@ async fn an_edit_by_an_operator_is_kept() {
     assert_eq!(record.state, State::Completed, "{record:?}");
     let expected = documents(None, Some(doc! {"_id": "autosplit", "enabled": true}));
     assert_balancer(&lab, &expected, "splits allowed while held").await;
+}
+
+#[tokio::test]
+async fn a_stop_between_the_last_look_and_the_putting_back_stays() {
+    let lab = lab().await;
+    let server = Server::of(&lab).await;
+    lab.set_balancer_documents(&started_by_command()).await.unwrap();
+    let migration = hold_migration(&lab).await;
+    let id = server.held_up(&lab).await;
+    // The write that puts the balancer back is held up, after all that it was decided from was read.
+    let entered = fail_command(
+        lab.config(),
+        "update",
+        doc! {"times": 1},
+        doc! {"blockConnection": true, "blockTimeMS": 3_000, "appName": "stillpoint"},
+    )
+    .await;
+    migration.release().await.unwrap();
+    command_failed(lab.config(), entered).await;
+    lab.operator_stops_balancer().await.unwrap();
+    let record = server.end_of(id, SOON).await;
+    assert_eq!(record.state, State::Completed, "{record:?}");
+    assert_eq!(record.released.as_ref().unwrap().how, PutBack::AsChangedByOthers);
+    assert_balancer(&lab, &stopped_by_command(), "stopped while it was being put back").await;
 }
