@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::HttpBody;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{AUTHORIZATION, STRICT_TRANSPORT_SECURITY, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
@@ -30,7 +31,7 @@ use crate::respond::Style;
 use crate::server::Peer;
 use crate::state::Api;
 
-/// How long a request may take from its header to its reply, its body included.
+/// How long a request with a body may take from its header to its reply.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest public key that is looked up.
 const LONGEST_KEY: usize = 128;
@@ -76,6 +77,8 @@ pub async fn gate(State(api): State<Arc<Api>>, request: Request, next: Next) -> 
     // Even what is wrong with the query is said in the plain form.
     let style = Style::of(common.clone().unwrap_or_default(), &parts.headers);
 
+    // What waits for its client is its body; all else has limits of its own.
+    let has_body = !body.is_end_stream();
     let work = AssertUnwindSafe(async {
         if is_api(parts.uri.path()) {
             match admit(&api, &parts, common, style).await {
@@ -84,8 +87,13 @@ pub async fn gate(State(api): State<Arc<Api>>, request: Request, next: Next) -> 
             }
         }
         next.run(Request::from_parts(parts, body)).await
-    });
-    let mut response = match tokio::time::timeout(REQUEST_TIMEOUT, work.catch_unwind()).await {
+    })
+    .catch_unwind();
+    let done = match has_body {
+        true => tokio::time::timeout(REQUEST_TIMEOUT, work).await,
+        false => Ok(work.await),
+    };
+    let mut response = match done {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => {
             // The panic hook has already said where it was.

@@ -11,17 +11,17 @@ use crate::error::Result;
 use crate::part::PartLink;
 use crate::privileges::{SEE_DDL, SEE_OPERATIONS};
 
-/// Collections of `config` that hold a document for as long as something is under way, on every part
-/// (one that a part does not have is empty), and what a document in it means.
-const MARKS: &[(&str, &str)] = &[
-    ("migrations", "a migration"),
+/// Collections of `config` that hold a document for as long as something is under way (one that does not
+/// exist is empty), and what a document in it means. The first is read with the right that is most
+/// easily missing: its name begins with `system.`.
+const ON_EVERY_PART: (&str, &str) = ("system.sharding_ddl_coordinators", "a DDL operation");
+const ON_SHARDS: &[(&str, &str)] = &[
     ("migrationCoordinators", "a migration"),
     ("migrationRecipients", "a migration"),
-    ("system.sharding_ddl_coordinators", "a DDL operation"),
-    ("reshardingOperations", "resharding"),
     ("localReshardingOperations.donor", "resharding"),
     ("localReshardingOperations.recipient", "resharding"),
 ];
+const ON_CONFIG_SERVERS: &[(&str, &str)] = &[("migrations", "a migration"), ("reshardingOperations", "resharding")];
 
 /// Commands that move data or change the sharded catalogue while they run.
 const COMMANDS: &[&str] = &[
@@ -67,9 +67,13 @@ async fn look_at(part: &PartLink) -> Result<Vec<String>> {
 /// All marks in one command: this is done while the balancer is held.
 async fn marks(part: &PartLink) -> Result<Vec<String>> {
     let marked = |meaning: &str| doc! {"$project": {"nss": 1, "ns": 1, "meaning": meaning}};
-    let (first, meaning) = MARKS[0];
+    let (first, meaning) = ON_EVERY_PART;
+    let others = match part.id {
+        PartId::Shard(_) => ON_SHARDS,
+        PartId::ConfigServers => ON_CONFIG_SERVERS,
+    };
     let mut pipeline = vec![marked(meaning)];
-    for (collection, meaning) in &MARKS[1..] {
+    for (collection, meaning) in others {
         pipeline.push(doc! {"$unionWith": {"coll": *collection, "pipeline": [marked(meaning)]}});
     }
     pipeline.push(doc! {"$limit": 10});
@@ -80,7 +84,6 @@ async fn marks(part: &PartLink) -> Result<Vec<String>> {
         "readConcern": {"level": "majority"},
         "maxTimeMS": 10_000,
     };
-    // Of the rights that it takes, the one that is easily missing is that to a `system.` collection.
     let found = part.first_batch("config", &SEE_DDL, command).await?;
     Ok(found.iter().map(|row| in_words(&part.id, row)).collect())
 }
