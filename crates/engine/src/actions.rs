@@ -114,10 +114,10 @@ impl Actions {
             Action::StopBalancer(found) => self.stop(found, command.limit).await?,
             Action::LookForMovement => Reply::Moving(movement::look(&self.parts().await?).await?),
             Action::ReadClock => {
-                let clock = token::read_clock(&self.parts().await?, self.checkpoint).await?;
-                let time = clock.time;
+                let clock = token::read_clock(&self.parts().await?).await?;
+                let (time, terms) = (clock.time, clock.terms.clone());
                 *lock(&self.clock) = Some(clock);
-                Reply::Time(time)
+                Reply::Clock { time, terms }
             }
             Action::WriteToken { part, attempt } => {
                 let clock = lock(&self.clock).clone();

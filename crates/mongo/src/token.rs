@@ -3,14 +3,16 @@
 //! A token is a no-op oplog entry (`op: "n"`) whose `o` is
 //! `{stillpoint: "token", checkpoint: <24 hex>, part: <name>, attempt: <int>}`.
 
+use std::collections::BTreeMap;
+
 use bson::{Document, doc};
 use futures::future::try_join_all;
 use mongodb::ClusterTime as SignedTime;
-use stillpoint_core::checkpoint::{PartId, Token};
+use stillpoint_core::checkpoint::{PartId, Seen, Token};
 use stillpoint_core::{CheckpointId, ClusterTime};
 
 use crate::error::{MongoError, Result};
-use crate::part::{PartLink, cluster_time, timestamp};
+use crate::part::{PartLink, cluster_time, hello, timestamp};
 use crate::privileges::{READ_OPLOG, WRITE_NOTE};
 
 /// The highest cluster time that any part has seen, with the cluster's signature.
@@ -18,26 +20,35 @@ use crate::privileges::{READ_OPLOG, WRITE_NOTE};
 pub struct Clock {
     pub time: ClusterTime,
     signed: SignedTime,
+    /// Of the primary that each part's time came from.
+    pub terms: BTreeMap<PartId, i64>,
 }
 
-/// The highest cluster time of all parts: no write acknowledged before this call is later than it.
-///
-/// Each part is asked with a note that a majority must confirm: a primary that was deposed and does
-/// not know it yet, whose clock may be behind its successor's, cannot answer.
-pub async fn read_clock(parts: &[PartLink], checkpoint: CheckpointId) -> Result<Clock> {
-    let clocks = try_join_all(parts.iter().map(|part| clock_of(part, checkpoint))).await?;
-    let highest = clocks.into_iter().max_by_key(|clock| clock.time);
-    highest.ok_or_else(|| MongoError::Unreachable { part: "the cluster".into(), why: "it has no parts".into() })
+/// The highest cluster time of all parts: no write acknowledged before this call is later than it, as
+/// far as those asked are still primaries; a token of the same term shows that they were.
+pub async fn read_clock(parts: &[PartLink]) -> Result<Clock> {
+    let clocks = try_join_all(parts.iter().map(clock_of)).await?;
+    let terms = parts.iter().zip(&clocks).map(|(part, (_, _, term))| (part.id.clone(), *term)).collect();
+    match clocks.into_iter().max_by_key(|(time, ..)| *time) {
+        Some((time, signed, _)) => Ok(Clock { time, signed, terms }),
+        None => Err(MongoError::Unreachable { part: "the cluster".into(), why: "it has no parts".into() }),
+    }
 }
 
-async fn clock_of(part: &PartLink, checkpoint: CheckpointId) -> Result<Clock> {
-    let data = doc! {"stillpoint": "clock", "checkpoint": checkpoint.to_string()};
-    let reply = part.run("admin", &WRITE_NOTE, note(data)).await?;
+async fn clock_of(part: &PartLink) -> Result<(ClusterTime, SignedTime, i64)> {
+    let reply = hello(part).await?;
     let wrong = |why: &str| MongoError::Reply { part: part.id.to_string(), what: "read its clock", why: why.into() };
+    if !reply.get_bool("isWritablePrimary").unwrap_or(false) {
+        let why = "it has no primary now".into();
+        return Err(MongoError::Unreachable { part: part.id.to_string(), why });
+    }
+    // A primary's newest entry is of its own term: an election begins with one.
+    let newest = reply.get_document("lastWrite").and_then(|write| write.get_document("opTime"));
+    let term = newest.and_then(|optime| optime.get_i64("t")).map_err(|_| wrong("it has no lastWrite.opTime.t"))?;
     let gossip = reply.get_document("$clusterTime").map_err(|_| wrong("it has no $clusterTime"))?;
     let time = gossip.get("clusterTime").and_then(cluster_time).ok_or_else(|| wrong("$clusterTime has no time"))?;
     let signed = bson::deserialize_from_document(gossip.clone()).map_err(|e| wrong(&e.to_string()))?;
-    Ok(Clock { time, signed })
+    Ok((time, signed, term))
 }
 
 /// Writes a token with majority write concern, telling the part the clock, so that the entry's `ts`
@@ -51,13 +62,8 @@ pub async fn write(part: &PartLink, checkpoint: CheckpointId, attempt: u32, cloc
     part.operation_time(&WRITE_NOTE, &reply)
 }
 
-/// The `ts` of a token, if its entry is in the majority-committed oplog.
-pub async fn find(
-    part: &PartLink,
-    checkpoint: CheckpointId,
-    token: Token,
-    clock: ClusterTime,
-) -> Result<Option<ClusterTime>> {
+/// A token's entry, if it is in the majority-committed oplog.
+pub async fn find(part: &PartLink, checkpoint: CheckpointId, token: Token, clock: ClusterTime) -> Result<Option<Seen>> {
     let command = doc! {
         "find": "oplog.rs",
         // The bounds on ts are what lets the server begin at the right place.
@@ -69,14 +75,24 @@ pub async fn find(
             "o.part": part.id.to_string(),
             "o.attempt": token.attempt,
         },
-        "projection": {"ts": 1},
+        "projection": {"ts": 1, "t": 1},
         "limit": 1,
         "singleBatch": true,
         "readConcern": {"level": "majority"},
         "maxTimeMS": 10_000,
     };
     let found = part.first_batch("local", &READ_OPLOG, command).await?;
-    Ok(found.first().and_then(|entry| entry.get("ts")).and_then(cluster_time))
+    let Some(entry) = found.first() else {
+        return Ok(None);
+    };
+    match (entry.get("ts").and_then(cluster_time), entry.get_i64("t")) {
+        (Some(time), Ok(term)) => Ok(Some(Seen { time, term })),
+        _ => Err(MongoError::Reply {
+            part: part.id.to_string(),
+            what: READ_OPLOG.what,
+            why: format!("a token's entry without ts or t: {entry}"),
+        }),
+    }
 }
 
 fn token(part: &PartId, checkpoint: CheckpointId, attempt: u32) -> Document {

@@ -228,6 +228,7 @@ pub fn completed(id: CheckpointId) -> Checkpoint {
     let part = |id, replica_set: &str, increment| Part {
         id,
         replica_set: replica_set.into(),
+        term: Some(1),
         token: Some(Token { attempt: 1, time: ClusterTime::new(seconds, increment), discovered: true }),
     };
     Checkpoint {

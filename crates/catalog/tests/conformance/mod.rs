@@ -148,7 +148,7 @@ pub fn failed(cluster: &Cluster, second: i64) -> Checkpoint {
 }
 
 fn part(id: PartId, replica_set: &str, token: Option<Token>) -> Part {
-    Part { id, replica_set: replica_set.into(), token }
+    Part { id, replica_set: replica_set.into(), term: None, token }
 }
 
 /// A project with one cluster.

@@ -1,5 +1,6 @@
 //! What the machine asks of its runner, and what the runner answers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -34,7 +35,8 @@ pub enum Action {
     StopBalancer(Found),
     /// What still moves data or changes the catalogue: nothing is quiet. → `Moving`
     LookForMovement,
-    /// The highest `$clusterTime` of all parts; the runner keeps it, signed, for the tokens. → `Time`
+    /// The highest `$clusterTime` of all parts, which the runner keeps, signed, for the tokens; and each
+    /// part's term. → `Clock`
     ReadClock,
     /// Write a token, majority-committed, gossiping the clock. → `Time`
     WriteToken { part: PartId, attempt: u32 },
@@ -104,9 +106,18 @@ pub enum Reply {
     Parts(Vec<(PartId, String)>),
     Balancer(Found),
     Moving(Vec<String>),
+    Clock { time: ClusterTime, terms: BTreeMap<PartId, i64> },
     Time(ClusterTime),
     PutBack(PutBack),
-    Seen(Option<ClusterTime>),
+    Seen(Option<Seen>),
+}
+
+/// A token's entry, as it is in the oplog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    pub time: ClusterTime,
+    /// The term of the primary that wrote it.
+    pub term: i64,
 }
 
 /// How a machine ended.

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use super::pending::{Next, Pending};
 use super::{
     Action, Checkpoint, Command, End, Event, Failure, Found, Limits, Outcome, Part, PartId, PutBack, Reason, Released,
-    Reply, State, Ticket, Token, Trouble,
+    Reply, Seen, State, Ticket, Token, Trouble,
 };
 use crate::{CheckpointId, ClusterTime};
 
@@ -41,6 +41,8 @@ pub struct Machine {
     stop_answered: bool,
     early_failures: u32,
     clock_failures: u32,
+    /// At writing the tokens, all of them.
+    attempt: u32,
     look_until: Option<Timestamp>,
     discover_until: Option<Timestamp>,
     parts_confirmed: bool,
@@ -65,6 +67,7 @@ impl Machine {
             stop_answered: false,
             early_failures: 0,
             clock_failures: 0,
+            attempt: 1,
             look_until: None,
             discover_until: None,
             parts_confirmed: false,
@@ -168,14 +171,10 @@ impl Machine {
                 self.read_clock();
             }
             (Pending::Look, Reply::Moving(moving)) => self.look_again(Reason::DataMoving, moving.join("; ")),
-            (Pending::Clock, Reply::Time(clock)) => {
-                self.record.clock = Some(clock);
-                let parts: Vec<_> = self.record.parts.iter().map(|part| part.id.clone()).collect();
-                parts.into_iter().for_each(|part| self.write_token(part, 1));
-            }
+            (Pending::Clock, Reply::Clock { time, terms }) => self.clock_read(time, &terms),
             (Pending::Token(part, attempt), Reply::Time(time)) => self.token_written(part, attempt, time),
             (Pending::PutBack, Reply::PutBack(how)) => self.put_back_done(how),
-            (Pending::Find(part, token), Reply::Seen(Some(time))) => self.token_seen(part, token, time),
+            (Pending::Find(part, token), Reply::Seen(Some(seen))) => self.token_seen(part, token, seen),
             (Pending::Find(part, token), Reply::Seen(None)) => {
                 self.find_again(
                     part.clone(),
@@ -214,8 +213,12 @@ impl Machine {
             }
             Pending::Clock => self.fail(Reason::NoClock, why),
             Pending::Token(part, attempt) if attempt < self.limits.token_attempts => {
+                // The clock that the others were told may be that of a primary that is no more: all
+                // over again, with a new one.
                 self.note_trouble(format!("{part}: {why}"));
-                self.wait(self.limits.backoff(attempt - 1), Next::Token(part, attempt + 1));
+                self.pending.retain(|_, pending| pending.is_owed());
+                self.wait(self.limits.backoff(attempt - 1), Next::Clock);
+                self.attempt = attempt + 1;
             }
             Pending::Token(part, attempt) => {
                 self.fail(Reason::TokenNotWritten, format!("{part}, after {attempt} attempts: {why}"))
@@ -256,7 +259,6 @@ impl Machine {
             Next::PutBack => self.put_back(),
             Next::Look => self.look(),
             Next::Clock => self.read_clock(),
-            Next::Token(part, attempt) => self.write_token(part, attempt),
             Next::Find(part, token) => self.find(part, token),
             Next::Resurvey => self.resurvey(),
         }
@@ -326,7 +328,8 @@ impl Machine {
         if let Some(detail) = unfit(&parts) {
             return self.fail(Reason::Unreachable, detail);
         }
-        self.record.parts = parts.into_iter().map(|(id, replica_set)| Part { id, replica_set, token: None }).collect();
+        self.record.parts =
+            parts.into_iter().map(|(id, replica_set)| Part { id, replica_set, term: None, token: None }).collect();
         self.record.parts.sort_by(|a, b| a.id.cmp(&b.id));
         self.send(self.limits.survey, Pending::ReadBalancer, Action::ReadBalancer);
     }
@@ -379,6 +382,16 @@ impl Machine {
 
     fn read_clock(&mut self) {
         self.send(self.limits.token, Pending::Clock, Action::ReadClock);
+    }
+
+    fn clock_read(&mut self, clock: ClusterTime, terms: &BTreeMap<PartId, i64>) {
+        self.record.clock = Some(clock);
+        for part in &mut self.record.parts {
+            part.term = terms.get(&part.id).copied();
+            part.token = None;
+        }
+        let parts: Vec<_> = self.record.parts.iter().map(|part| part.id.clone()).collect();
+        parts.into_iter().for_each(|part| self.write_token(part, self.attempt));
     }
 
     fn write_token(&mut self, part: PartId, attempt: u32) {
@@ -499,10 +512,17 @@ impl Machine {
         self.wait(self.limits.pause, Next::Find(part, token));
     }
 
-    fn token_seen(&mut self, id: PartId, token: Token, time: ClusterTime) {
-        if let Some(part) = self.record.parts.iter_mut().find(|part| part.id == id) {
-            part.token = Some(Token { time, discovered: true, ..token });
+    fn token_seen(&mut self, id: PartId, token: Token, seen: Seen) {
+        let Some(part) = self.record.parts.iter_mut().find(|part| part.id == id) else { return };
+        // A primary that was deposed and does not know it tells a clock that may be behind its
+        // successor's; but it cannot have a majority confirm a token in its own term.
+        if part.term != Some(seen.term) {
+            let term = part.term.map_or("none".into(), |term| term.to_string());
+            let detail = format!("{id}: the clock was read in term {term}, the token written in term {}", seen.term);
+            return self.fail(Reason::PrimaryChanged, detail);
         }
+        let time = seen.time;
+        part.token = Some(Token { time, discovered: true, ..token });
         // The entry's own time is the truth; the reply's may be another write's that came later.
         self.record.cut = self.record.parts.iter().filter_map(|part| part.token).map(|token| token.time).min();
         if self.record.cut <= self.record.clock {

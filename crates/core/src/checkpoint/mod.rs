@@ -15,7 +15,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Action, Command, End, Event, Outcome, Reply, Ticket};
+pub use command::{Action, Command, End, Event, Outcome, Reply, Seen, Ticket};
 pub use limits::Limits;
 pub use machine::Machine;
 pub use record::{Checkpoint, Failure, Found, Part, PartId, PutBack, Reason, Released, State, Token, Trouble};

@@ -37,7 +37,6 @@ pub(super) enum Next {
     Survey,
     Look,
     Clock,
-    Token(PartId, u32),
     PutBack,
     Find(PartId, Token),
     Resurvey,

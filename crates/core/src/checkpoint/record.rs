@@ -90,6 +90,9 @@ impl fmt::Display for PartId {
 pub struct Part {
     pub id: PartId,
     pub replica_set: String,
+    /// The term of the primary that told its clock.
+    #[serde(default)]
+    pub term: Option<i64>,
     pub token: Option<Token>,
 }
 
@@ -170,6 +173,8 @@ pub enum Reason {
     TokenTooEarly,
     /// A token was not found in the majority-committed oplog.
     TokenNotFound,
+    /// A part's primary was another when it wrote the token than when its clock was read.
+    PrimaryChanged,
     /// A shard came or went meanwhile.
     PartsChanged,
     /// The server stopped in the middle of it.
@@ -194,6 +199,7 @@ impl Reason {
             Reason::TokenNotWritten => "A token could not be written with majority write concern.",
             Reason::TokenTooEarly => "A token was earlier than the cluster's time.",
             Reason::TokenNotFound => "A token was not found in the majority-committed oplog.",
+            Reason::PrimaryChanged => "A primary changed between the reading of the clock and the token.",
             Reason::PartsChanged => "A shard was added or removed meanwhile.",
             Reason::Interrupted => "The server stopped before the tokens were written.",
             Reason::Catalog => "The catalog could not be written in time.",

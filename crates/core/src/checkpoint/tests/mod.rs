@@ -133,7 +133,7 @@ fn a_token_that_cannot_be_written_is_tried_again_and_then_given_up() {
     answer_at(&mut sim, "write-token", || Outcome::Failed("not primary".into()));
     sim.settle();
     assert_eq!(sim.stored.state, State::Completed, "one failure is tried again");
-    assert!(sim.stored.parts.iter().any(|part| part.token.unwrap().attempt == 2));
+    assert!(sim.stored.parts.iter().all(|part| part.token.unwrap().attempt == 2), "all tokens, with a new clock");
 
     // The first part that comes up fails each time; the others are written.
     let mut sim = Sim::new(true);
@@ -218,6 +218,16 @@ fn a_token_that_is_not_in_the_oplog_fails_the_checkpoint() {
     sim.settle();
     assert_eq!(failure(&sim), Reason::TokenNotFound);
     assert!(sim.stored.released.is_some());
+}
+
+#[test]
+fn a_token_of_another_term_than_the_clocks_fails_the_checkpoint() {
+    let mut sim = Sim::new(true);
+    answer_at(&mut sim, "put-back-balancer", || Outcome::Done(Reply::PutBack(PutBack::AsFound)));
+    let seen = Seen { time: ClusterTime::new(1, 99), term: 2 };
+    answer_at(&mut sim, "find-token", || Outcome::Done(Reply::Seen(Some(seen))));
+    sim.settle();
+    assert_eq!(failure(&sim), Reason::PrimaryChanged);
 }
 
 #[test]

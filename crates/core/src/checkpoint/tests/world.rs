@@ -35,7 +35,10 @@ pub(super) struct World {
     tick: u32,
     /// Cluster times of acknowledged application writes.
     acknowledged: Vec<u32>,
-    pub tokens: BTreeMap<PartId, Vec<(u32, u32)>>,
+    /// Attempt, time, term.
+    pub tokens: BTreeMap<PartId, Vec<(u32, u32, i64)>>,
+    /// Of all primaries at once.
+    term: i64,
     /// The highest acknowledged write before each reading of the clock.
     before_clock: Option<u32>,
 }
@@ -100,6 +103,8 @@ pub(super) enum Step {
     /// Another holder takes the lease while this one still runs.
     TakeOver,
     Operator(bool),
+    /// Every part elects another primary.
+    Election,
     Write,
     Pass(u32),
 }
@@ -115,6 +120,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Interrupt),
         1 => Just(Step::TakeOver),
         1 => any::<bool>().prop_map(Step::Operator),
+        1 => Just(Step::Election),
         3 => Just(Step::Write),
         1 => (0..90u32).prop_map(Step::Pass),
     ]
@@ -131,6 +137,7 @@ impl Sim {
             tick: 10,
             acknowledged: Vec::new(),
             tokens: BTreeMap::new(),
+            term: 1,
             before_clock: None,
         };
         let mut sim = Sim {
@@ -209,11 +216,12 @@ impl Sim {
             Action::LookForMovement => Reply::Moving(Vec::new()),
             Action::ReadClock => {
                 world.before_clock = world.acknowledged.last().copied();
-                Reply::Time(ClusterTime::new(1, world.next()))
+                let terms = parts().into_iter().map(|(part, _)| (part, world.term)).collect();
+                Reply::Clock { time: ClusterTime::new(1, world.next()), terms }
             }
             Action::WriteToken { part, attempt } => {
                 let at = world.next();
-                world.tokens.entry(part.clone()).or_default().push((*attempt, at));
+                world.tokens.entry(part.clone()).or_default().push((*attempt, at, world.term));
                 Reply::Time(ClusterTime::new(1, at))
             }
             Action::PutBackBalancer { found, stop_answered, held_until } => {
@@ -242,8 +250,9 @@ impl Sim {
                 Reply::PutBack(how)
             }
             Action::FindToken { part, token, .. } => {
-                let found = world.tokens.get(part).into_iter().flatten().find(|(attempt, _)| *attempt == token.attempt);
-                Reply::Seen(found.map(|(_, at)| ClusterTime::new(1, *at)))
+                let found =
+                    world.tokens.get(part).into_iter().flatten().find(|(attempt, ..)| *attempt == token.attempt);
+                Reply::Seen(found.map(|(_, at, term)| Seen { time: ClusterTime::new(1, *at), term: *term }))
             }
             Action::Wait(pause) => {
                 self.now += SignedDuration::try_from(*pause).unwrap();
@@ -319,6 +328,7 @@ impl Sim {
                 }
             }
             Step::Operator(on) => self.world.change("operator", *on),
+            Step::Election => self.world.term += 1,
             Step::Write => {
                 let at = self.world.next();
                 self.world.acknowledged.push(at);
@@ -368,7 +378,8 @@ impl Sim {
             }
             for part in &self.stored.parts {
                 let token = part.token.unwrap();
-                let written = self.world.tokens[&part.id].contains(&(token.attempt, token.time.increment));
+                let entry = (token.attempt, token.time.increment, part.term.unwrap());
+                let written = self.world.tokens[&part.id].contains(&entry);
                 assert!(written, "a token that is not in the oplog");
                 assert!(token.time >= cut);
             }
