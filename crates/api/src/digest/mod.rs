@@ -74,10 +74,11 @@ impl Verifier {
         if !bool::from(same) || answer.uri != target {
             return Verdict::Refused;
         }
-        let Some(nonce) = Nonce::parse(&answer.nonce, &self.key) else { return Verdict::Stale };
+        let Some((nonce, tag)) = Nonce::read(&answer.nonce) else { return Verdict::Stale };
         // A panic while it was held cannot leave the table half-changed.
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        match used.take(nonce, answer.nc, now) {
+        let ours = used.knows(&nonce, &tag) || nonce.is_proved_by(&tag, &self.key);
+        match ours && used.take(nonce, tag, answer.nc, now) {
             true => Verdict::Accepted,
             false => Verdict::Stale,
         }

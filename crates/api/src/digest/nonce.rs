@@ -20,6 +20,8 @@ pub const CAPACITY: usize = 65_536;
 pub const WINDOW: u32 = u128::BITS;
 
 const TAG: usize = 16;
+/// The proof of a nonce.
+pub type Tag = [u8; TAG];
 
 /// A nonce of ours: when it was made (milliseconds since the Unix epoch), then chance. Sorts by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,14 +44,18 @@ impl Nonce {
         hex::encode(bytes)
     }
 
-    /// What a client gave back, if it is a nonce of this process.
-    pub fn parse(text: &str, key: &hmac::Key) -> Option<Nonce> {
+    /// What a client gave back, and its proof, which is to be checked.
+    pub fn read(text: &str) -> Option<(Nonce, Tag)> {
         let mut bytes = [0; 16 + TAG];
         hex::decode_to_slice(text, &mut bytes).ok()?;
         let (head, tag) = bytes.split_first_chunk::<16>()?;
-        let right = hmac::sign(key, head);
-        let same = subtle::ConstantTimeEq::ct_eq(&right.as_ref()[..TAG], tag);
-        bool::from(same).then_some(Nonce(*head))
+        Some((Nonce(*head), tag.try_into().ok()?))
+    }
+
+    /// Whether it is a nonce of this process.
+    pub fn is_proved_by(&self, tag: &Tag, key: &hmac::Key) -> bool {
+        let right = hmac::sign(key, &self.0);
+        bool::from(subtle::ConstantTimeEq::ct_eq(&right.as_ref()[..TAG], tag.as_slice()))
     }
 
     fn made(&self) -> u64 {
@@ -70,6 +76,7 @@ fn milliseconds(time: Timestamp) -> u64 {
 /// The counts used with one nonce.
 #[derive(Debug, Clone, Copy)]
 struct Counts {
+    tag: Tag,
     highest: u32,
     /// Bit n: `highest - n` was used.
     used: u128,
@@ -99,8 +106,15 @@ pub struct Used {
 }
 
 impl Used {
-    /// Takes a count of a nonce; whether it was neither too old nor taken before.
-    pub fn take(&mut self, nonce: Nonce, nc: u32, now: Timestamp) -> bool {
+    /// Whether this nonce is remembered with this proof, so that it need not be checked again.
+    pub fn knows(&self, nonce: &Nonce, tag: &Tag) -> bool {
+        self.counts
+            .get(nonce)
+            .is_some_and(|counts| bool::from(subtle::ConstantTimeEq::ct_eq(&counts.tag[..], &tag[..])))
+    }
+
+    /// Takes a count of a nonce that was proved; whether it was neither too old nor taken before.
+    pub fn take(&mut self, nonce: Nonce, tag: Tag, nc: u32, now: Timestamp) -> bool {
         if nonce.too_old(now) {
             return false;
         }
@@ -119,7 +133,7 @@ impl Used {
         if self.forgotten.is_some_and(|forgotten| nonce <= forgotten) {
             return false;
         }
-        self.counts.insert(nonce, Counts { highest: nc, used: 1 });
+        self.counts.insert(nonce, Counts { tag, highest: nc, used: 1 });
         true
     }
 

@@ -160,6 +160,11 @@ fn an_old_nonce_is_stale_and_one_of_another_process_too() {
     assert_eq!(verify(&verifier, &header(&nonce, 2), later(lifetime)), Verdict::Stale);
     assert_eq!(verify(&verifier, &header(&nonce, 2), later(-1)), Verdict::Stale, "from the future");
 
+    // The proof of a remembered nonce is held against it, too.
+    let mut forged = nonce.clone();
+    forged.replace_range(63.., if nonce.ends_with('0') { "1" } else { "0" });
+    assert_eq!(verify(&verifier, &header(&forged, 3), noon()), Verdict::Stale);
+
     let foreign = nonce_of(&Verifier::new([8; 32]).challenge(noon(), 1, false));
     for nonce in [foreign.as_str(), "", "zz", &nonce[2..], &format!("{nonce}00")] {
         assert_eq!(verify(&verifier, &header(nonce, 1), noon()), Verdict::Stale);
@@ -194,14 +199,14 @@ fn the_table_of_used_nonces_is_bounded_and_what_falls_out_is_stale() {
     let mut used = Used::default();
     let nonce = |n: usize| Nonce::new(noon(), n as u64);
     for n in 0..CAPACITY + 10 {
-        assert!(used.take(nonce(n), 1, noon()));
+        assert!(used.take(nonce(n), [0; 16], 1, noon()));
     }
     assert_eq!(used.len(), CAPACITY);
     for n in 0..10 {
-        assert!(!used.take(nonce(n), 1, noon()), "{n} was used and forgotten");
+        assert!(!used.take(nonce(n), [0; 16], 1, noon()), "{n} was used and forgotten");
     }
-    assert!(used.take(nonce(10), 2, noon()));
-    assert!(!used.take(nonce(10), 1, noon()));
+    assert!(used.take(nonce(10), [0; 16], 2, noon()));
+    assert!(!used.take(nonce(10), [0; 16], 1, noon()));
     assert_eq!(used.len(), CAPACITY);
 }
 

@@ -128,7 +128,8 @@ fn a_running_checkpoint_says_only_what_is_known() {
     checkpoint.trouble = Some(Trouble { since: checkpoint.started, text: "config.internal:27019 is gone".into() });
     let written = checkpoint.parts[1].token.map(|token| Token { discovered: false, ..token });
     checkpoint.parts[1].token = written;
-    checkpoint.parts[2] = Part { id: PartId::ConfigServers, replica_set: "Cluster0-config-0".into(), term: None, token: None };
+    checkpoint.parts[2] =
+        Part { id: PartId::ConfigServers, replica_set: "Cluster0-config-0".into(), term: None, token: None };
     assert_snapshot!(document(&checkpoint), @r#"{"clusterId":"6b8cd6d580eef54711017e89","groupId":"6b8cd3c380eef5349ef77af7","id":"6b94183187d9d64b6f2868b5","parts":[{"replicaSetName":"Cluster0-shard-1","shardName":"Cluster0-shard-1","tokenDiscovered":true,"tokenTimestamp":{"date":"2018-02-13T16:54:09Z","increment":1},"typeName":"REPLICA_SET"},{"replicaSetName":"Cluster0-shard-0","shardName":"Cluster0-shard-0","tokenDiscovered":false,"typeName":"REPLICA_SET"},{"replicaSetName":"Cluster0-config-0","tokenDiscovered":false,"typeName":"CONFIG_SERVER_REPLICA_SET"}],"restorable":false,"started":"2018-02-13T16:54:09Z","stillpoint":{"state":"RELEASING","trouble":"retrying"}}"#);
 }
 

@@ -3,7 +3,7 @@
 //! | state | what happens | and then |
 //! |---|---|---|
 //! | `Started` | find the parts; read the balancer's settings | the record is saved as `Holding` **before** anything is touched |
-//! | `Holding` | note the settings in the config servers' oplog; stop the balancer (unless it was off); wait until nothing moves; read the highest clock C; write all tokens, each later than C | T = the lowest token |
+//! | `Holding` | note the settings in the config servers' oplog; stop the balancer (unless it was off), and wait until nothing moves; read the highest clock C; write all tokens, each later than C | T = the lowest token |
 //! | `Releasing` | put the balancer back, for as long as it takes | |
 //! | `Discovering` | read each token back; find the parts again, to see that they are the same | `Completed` |
 //!
@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::pending::{Next, Pending};
 use super::{
@@ -22,6 +22,9 @@ use super::{
     Reply, Seen, State, Ticket, Token, Trouble,
 };
 use crate::{CheckpointId, ClusterTime};
+
+/// How old a look may be when the balancer has stopped.
+const FRESH: SignedDuration = SignedDuration::from_secs(1);
 
 /// The state machine of one checkpoint.
 #[derive(Debug)]
@@ -43,7 +46,9 @@ pub struct Machine {
     clock_failures: u32,
     /// At writing the tokens, all of them.
     attempt: u32,
+    /// Set once the balancer is stopped.
     look_until: Option<Timestamp>,
+    quiet_at: Option<Timestamp>,
     discover_until: Option<Timestamp>,
     parts_confirmed: bool,
     deposed: bool,
@@ -69,6 +74,7 @@ impl Machine {
             clock_failures: 0,
             attempt: 1,
             look_until: None,
+            quiet_at: None,
             discover_until: None,
             parts_confirmed: false,
             deposed: false,
@@ -161,15 +167,8 @@ impl Machine {
             (Pending::Survey, Reply::Parts(parts)) => self.surveyed(parts),
             (Pending::ReadBalancer, Reply::Balancer(found)) => self.hold(found),
             (Pending::NoteHold, Reply::Done) => self.stop(),
-            (Pending::Stop, Reply::Done) => {
-                self.stop_answered = true;
-                self.look_until = self.now.checked_add(self.limits.quiet).ok();
-                self.look();
-            }
-            (Pending::Look, Reply::Moving(moving)) if moving.is_empty() => {
-                self.record.trouble = None;
-                self.read_clock();
-            }
+            (Pending::Stop, Reply::Done) => self.stopped(),
+            (Pending::Look, Reply::Moving(moving)) if moving.is_empty() => self.quiet(),
             (Pending::Look, Reply::Moving(moving)) => self.look_again(Reason::DataMoving, moving.join("; ")),
             (Pending::Clock, Reply::Clock { time, terms }) => self.clock_read(time, &terms),
             (Pending::Token(part, attempt), Reply::Time(time)) => self.token_written(part, attempt, time),
@@ -363,6 +362,30 @@ impl Machine {
         if let Some(found) = self.record.found.clone() {
             self.stop_answered = false;
             self.send(self.limits.balancer_stop, Pending::Stop, Action::StopBalancer(found));
+            // At the same time: what the balancer itself began, its stop waits for.
+            self.look();
+        }
+    }
+
+    fn stopped(&mut self) {
+        self.stop_answered = true;
+        self.look_until = self.now.checked_add(self.limits.quiet).ok();
+        let looking = |pending: &Pending| matches!(pending, Pending::Look | Pending::Wait(Next::Look));
+        match self.quiet_at {
+            // The stop took long: the look is out of date.
+            Some(at) if self.now.duration_since(at) > FRESH => self.look(),
+            Some(_) => self.quiet(),
+            None if self.pending.values().any(looking) => {}
+            None => self.look(),
+        }
+    }
+
+    /// Nothing moves; if the balancer is stopped, too, the cluster is still.
+    fn quiet(&mut self) {
+        self.quiet_at = Some(self.now);
+        if self.look_until.is_some() {
+            self.record.trouble = None;
+            self.read_clock();
         }
     }
 
@@ -374,6 +397,7 @@ impl Machine {
         if self.past(self.look_until) {
             return self.fail(reason, why);
         }
+        self.quiet_at = None;
         self.note_trouble(why);
         let pause = self.limits.backoff(self.look_failures.min(3));
         self.look_failures += 1;

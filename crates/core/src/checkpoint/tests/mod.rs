@@ -161,6 +161,7 @@ fn what_moves_is_waited_for_and_then_given_up() {
     assert_eq!(sim.stored.state, State::Completed);
 
     let mut sim = Sim::new(true);
+    answer_at(&mut sim, "stop-balancer", || Outcome::Done(Reply::Done));
     answer_at(&mut sim, "look-for-movement", || Outcome::Done(Reply::Moving(vec!["a migration".into()])));
     sim.now += SignedDuration::try_from(Limits::default().quiet).unwrap();
     answer_at(&mut sim, "look-for-movement", || Outcome::Done(Reply::Moving(vec!["a migration".into()])));
@@ -168,6 +169,20 @@ fn what_moves_is_waited_for_and_then_given_up() {
     sim.check();
     assert_eq!(failure(&sim), Reason::DataMoving);
     assert_eq!(sim.stored.failure.as_ref().unwrap().detail, "a migration");
+}
+
+#[test]
+fn a_look_that_is_old_when_the_balancer_has_stopped_is_taken_again() {
+    for (pause, looks) in [(0, 1), (60, 2)] {
+        let mut sim = Sim::new(true);
+        answer_at(&mut sim, "look-for-movement", || Outcome::Done(Reply::Moving(vec![])));
+        sim.now += SignedDuration::from_secs(pause);
+        answer_at(&mut sim, "stop-balancer", || Outcome::Done(Reply::Done));
+        let again = sim.holders[0].pending.iter().any(|command| command.action == Action::LookForMovement);
+        assert_eq!(again, looks == 2);
+        sim.settle();
+        assert_eq!(sim.stored.state, State::Completed);
+    }
 }
 
 #[test]
