@@ -9,11 +9,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::HttpBody;
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{AUTHORIZATION, STRICT_TRANSPORT_SECURITY, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
@@ -82,7 +82,10 @@ pub async fn gate(State(api): State<Arc<Api>>, request: Request, next: Next) -> 
     let work = AssertUnwindSafe(async {
         if is_api(parts.uri.path()) {
             match admit(&api, &parts, common, style).await {
-                Ok(ask) => _ = parts.extensions.insert(ask),
+                Ok(ask) => match remembered(&api, &parts, &ask) {
+                    Some(response) => return response,
+                    None => _ = parts.extensions.insert(ask),
+                },
                 Err(response) => return *response,
             }
         }
@@ -107,6 +110,14 @@ pub async fn gate(State(api): State<Arc<Api>>, request: Request, next: Next) -> 
     }
     common_headers(response.headers_mut(), tls);
     response
+}
+
+/// The reply to a client that polls, if nothing has changed since it last asked: without a route.
+fn remembered(api: &Api, parts: &Parts, ask: &Ask) -> Option<Response> {
+    let reply = (parts.method == Method::GET).then(|| api.reads.remembered(ask.version, &ask.asked()))??;
+    let mut response = Response::new(Body::empty());
+    reply.fill(&mut response);
+    Some(response)
 }
 
 fn common_headers(headers: &mut HeaderMap, tls: bool) {

@@ -66,6 +66,11 @@ impl Reads {
         self.read(version, |seen| &mut seen.clusters, key, async || catalog.cluster_named(project, name).await).await
     }
 
+    /// The reply to a request that only reads, if it is known.
+    pub fn remembered(&self, version: Option<u64>, to: &Asked) -> Option<Arc<Written>> {
+        self.at(version?, |seen| seen.replies.get(to).cloned().flatten())
+    }
+
     /// The reply to a request that only reads; `make` makes it if it is not known.
     pub async fn reply(
         &self,
