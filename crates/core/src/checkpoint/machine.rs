@@ -3,7 +3,7 @@
 //! | state | what happens | and then |
 //! |---|---|---|
 //! | `Started` | find the parts; read the balancer's settings | the record is saved as `Holding` **before** anything is touched |
-//! | `Holding` | note the settings in the config servers' oplog; stop the balancer (unless it was off), and wait until nothing moves; read the highest clock C; write all tokens, each later than C | T = the lowest token |
+//! | `Holding` | note the settings in the config servers' oplog; look for what moves; stop the balancer (unless it was off), and wait until nothing moves; read the highest clock C; write all tokens, each later than C | T = the lowest token |
 //! | `Releasing` | put the balancer back, for as long as it takes | |
 //! | `Discovering` | read each token back; find the parts again, to see that they are the same | `Completed` |
 //!
@@ -353,6 +353,9 @@ impl Machine {
             Some(found) if found.running => {
                 let found = found.clone();
                 self.send(self.limits.token, Pending::NoteHold, Action::NoteHold(found));
+                // Before the hold begins: what the balancer itself begins after it, its stop waits for,
+                // and what others began is seen now as well as then.
+                self.look();
             }
             _ => self.stop(),
         }
@@ -361,9 +364,11 @@ impl Machine {
     fn stop(&mut self) {
         if let Some(found) = self.record.found.clone() {
             self.stop_answered = false;
+            let running = found.running;
             self.send(self.limits.balancer_stop, Pending::Stop, Action::StopBalancer(found));
-            // At the same time: what the balancer itself began, its stop waits for.
-            self.look();
+            if !running {
+                self.look();
+            }
         }
     }
 

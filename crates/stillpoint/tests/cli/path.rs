@@ -75,7 +75,10 @@ fn without_a_server(operator: &Operator) {
     let status = operator.json(&["status"]);
     assert_eq!(keys(&status), ["clusters"]);
     let [cluster] = &status["clusters"].as_array().unwrap()[..] else { panic!("{status}") };
-    assert_eq!(keys(cluster), ["project", "cluster", "server", "newest", "lastCompleted", "nextDue"]);
+    assert_eq!(
+        keys(cluster),
+        ["project", "cluster", "server", "newest", "lastCompleted", "balancerNotPutBack", "nextDue"]
+    );
     assert_eq!((&cluster["project"], &cluster["cluster"]), (&json!("p"), &json!("Cluster0")));
     assert_eq!((&cluster["server"], &cluster["newest"]), (&json!(null), &json!(null)));
     let ran = operator.run(&["status"]);
