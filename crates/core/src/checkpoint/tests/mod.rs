@@ -246,6 +246,15 @@ fn a_token_of_another_term_than_the_clocks_fails_the_checkpoint() {
 }
 
 #[test]
+fn a_balancer_of_which_nothing_is_known_any_more_fails_the_checkpoint_and_is_not_tried_again() {
+    let mut sim = Sim::new(true);
+    answer_at(&mut sim, "put-back-balancer", || Outcome::Done(Reply::PutBack(PutBack::HistoryLost)));
+    sim.settle();
+    assert_eq!(failure(&sim), Reason::BalancerHistoryLost);
+    assert_eq!(sim.stored.released.as_ref().unwrap().how, PutBack::HistoryLost);
+}
+
+#[test]
 fn a_shard_that_comes_meanwhile_fails_the_checkpoint() {
     let mut sim = Sim::new(true);
     answer_at(&mut sim, "put-back-balancer", || Outcome::Done(Reply::PutBack(PutBack::AsFound)));
