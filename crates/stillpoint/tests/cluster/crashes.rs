@@ -73,7 +73,7 @@ async fn what_an_operator_stops_after_a_crash_stays_off() {
     let lab = lab().await;
     let mut server = Server::of(&lab).await;
     server.stop().await;
-    for step in ["stop-balancer", "look-for-movement", "write-token"] {
+    for step in ["stop-balancer", "read-clock", "write-token"] {
         lab.set_balancer_documents(&never_configured()).await.unwrap();
         server.serve(Some(step)).await;
         let id = server.ask().await;

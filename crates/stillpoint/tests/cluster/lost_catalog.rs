@@ -21,7 +21,7 @@ async fn the_next_checkpoint_ends_a_hold_that_nobody_knows_of() {
     let mut server = Server::with(&lab, SHORTEST).await;
     server.stop().await;
     lab.set_balancer_documents(&with_window()).await.unwrap();
-    server.serve(Some("look-for-movement")).await;
+    server.serve(Some("read-clock")).await;
     server.ask().await;
     server.crashed().await;
     let held = lab.balancer_documents().await.unwrap();
@@ -60,7 +60,7 @@ async fn a_balancer_that_an_operator_stopped_meanwhile_is_no_lost_hold() {
     let lab = lab().await;
     let mut server = Server::of(&lab).await;
     server.stop().await;
-    server.serve(Some("look-for-movement")).await;
+    server.serve(Some("read-clock")).await;
     server.ask().await;
     server.crashed().await;
     lab.operator_stops_balancer().await.unwrap();

@@ -16,7 +16,7 @@ async fn restarts_without_config_servers(away: impl AsyncFnOnce(&Lab), back: imp
     let mut server = Server::of(&lab).await;
     server.stop().await;
     lab.set_balancer_documents(&with_window()).await.unwrap();
-    server.serve(Some("look-for-movement")).await;
+    server.serve(Some("read-clock")).await;
     let id = server.ask().await;
     server.crashed().await;
     assert!(is_off(&lab.balancer_documents().await.unwrap()), "nothing was held");
