@@ -114,7 +114,7 @@ pub async fn gate(State(api): State<Arc<Api>>, request: Request, next: Next) -> 
 
 /// The reply to a client that polls, if nothing has changed since it last asked: without a route.
 fn remembered(api: &Api, parts: &Parts, ask: &Ask) -> Option<Response> {
-    let reply = (parts.method == Method::GET).then(|| api.reads.remembered(ask.version, &ask.asked()))??;
+    let reply = (parts.method == Method::GET).then(|| api.reads.reply(ask.version, &ask.asked()))??;
     let mut response = Response::new(Body::empty());
     reply.fill(&mut response);
     Some(response)

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use stillpoint_catalog::{ApiKey, Catalog, CatalogError, Cluster};
 use stillpoint_core::ProjectId;
 
-use crate::error::{Code, Refusal};
 use crate::respond::Written;
 
 /// Records of each kind; with more, all of the kind are forgotten and read again.
@@ -28,7 +27,7 @@ struct Remembered {
     /// With those that are not there: an unknown key takes as long as a known one.
     keys: HashMap<String, Option<Arc<ApiKey>>>,
     clusters: HashMap<(ProjectId, String), Option<Arc<Cluster>>>,
-    replies: HashMap<Asked, Option<Arc<Written>>>,
+    replies: HashMap<Asked, Arc<Written>>,
 }
 
 /// All that a reply depends on, besides the catalog.
@@ -67,28 +66,24 @@ impl Reads {
     }
 
     /// The reply to a request that only reads, if it is known.
-    pub fn remembered(&self, version: Option<u64>, to: &Asked) -> Option<Arc<Written>> {
-        self.at(version?, |seen| seen.replies.get(to).cloned().flatten())
+    pub fn reply(&self, version: Option<u64>, to: &Asked) -> Option<Arc<Written>> {
+        self.at(version?, |seen| seen.replies.get(to).cloned())
     }
 
-    /// The reply to a request that only reads; `make` makes it if it is not known.
-    pub async fn reply(
-        &self,
-        version: Option<u64>,
-        to: Asked,
-        make: impl AsyncFnOnce() -> Result<Written, Refusal>,
-    ) -> Result<Arc<Written>, Refusal> {
-        let made = self.read(version, |seen| &mut seen.replies, to, async || make().await.map(Some)).await?;
-        made.ok_or_else(|| Refusal::new(Code::Unexpected, []))
+    /// Remembers a reply that was made of what the catalog held at `version` or later.
+    pub fn remember(&self, version: Option<u64>, to: Asked, reply: Written) {
+        if let Some(version) = version {
+            self.at(version, |seen| insert(&mut seen.replies, to, Arc::new(reply)));
+        }
     }
 
-    async fn read<K: Eq + Hash, T, E>(
+    async fn read<K: Eq + Hash, T>(
         &self,
         version: Option<u64>,
         kind: Kind<K, T>,
         key: K,
-        read: impl AsyncFnOnce() -> Result<Option<T>, E>,
-    ) -> Result<Option<Arc<T>>, E> {
+        read: impl AsyncFnOnce() -> Result<Option<T>, CatalogError>,
+    ) -> Result<Option<Arc<T>>, CatalogError> {
         let Some(version) = version else {
             return Ok(read().await?.map(Arc::new));
         };
@@ -96,13 +91,7 @@ impl Reads {
             return Ok(known);
         }
         let record = read().await?.map(Arc::new);
-        self.at(version, |seen| {
-            let records = kind(seen);
-            if records.len() >= CAPACITY {
-                records.clear();
-            }
-            records.insert(key, record.clone());
-        });
+        self.at(version, |seen| insert(kind(seen), key, record.clone()));
         Ok(record)
     }
 
@@ -115,4 +104,11 @@ impl Reads {
         }
         with(&mut seen)
     }
+}
+
+fn insert<K: Eq + Hash, V>(records: &mut HashMap<K, V>, key: K, value: V) {
+    if records.len() >= CAPACITY {
+        records.clear();
+    }
+    records.insert(key, value);
 }

@@ -1,12 +1,11 @@
 //! Each command of the protocol, done on a real cluster.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use jiff::SignedDuration;
 use stillpoint_catalog::{CatalogError, Cluster, Lease};
 use stillpoint_core::CheckpointId;
-use stillpoint_core::checkpoint::{Action, Command, Found, Outcome, PartId, Reply};
+use stillpoint_core::checkpoint::{Action, Command, Outcome, PartId, Reply};
 use stillpoint_mongo::balancer::{StopConnection, put_back};
 use stillpoint_mongo::token::Clock;
 use stillpoint_mongo::{ClusterLink, MongoError, PartLink, movement, token};
@@ -111,7 +110,10 @@ impl Actions {
                 *lock(&self.stop) = Some(connection);
                 Reply::Done
             }
-            Action::StopBalancer(found) => self.stop(found, command.limit).await?,
+            Action::StopBalancer(found) => {
+                self.take_stop_connection()?.stop(found, command.limit).await?;
+                Reply::Done
+            }
             Action::LookForMovement => Reply::Moving(movement::look(&self.parts().await?).await?),
             Action::ReadClock => {
                 let clock = token::read_clock(&self.parts().await?).await?;
@@ -135,11 +137,6 @@ impl Actions {
             }
             Action::Save(_) => return Err(out_of_order("the record is saved elsewhere")),
         })
-    }
-
-    async fn stop(&self, found: &Found, limit: Duration) -> Result<Reply, MongoError> {
-        self.take_stop_connection()?.stop(found, limit).await?;
-        Ok(Reply::Done)
     }
 
     fn take_stop_connection(&self) -> Result<StopConnection, MongoError> {

@@ -53,19 +53,19 @@ async fn list(State(room): State<Room>, ask: Ask) -> Result<Response, Refusal> {
     })
 }
 
+/// A reply that is remembered was given at the gate already.
 async fn get_one(State(room): State<Room>, ask: Ask) -> Result<Response, Refusal> {
-    let reply = room.api.reads.reply(ask.version, ask.asked(), async || {
-        let project = room.project(&ask, Role::GroupReadOnly).await?;
-        let cluster = room.cluster(&ask, project).await?;
-        let id = id(&room, &ask)?;
-        let checkpoint = room.api.catalog().checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(id, &cluster))?;
+    let project = room.project(&ask, Role::GroupReadOnly).await?;
+    let cluster = room.cluster(&ask, project).await?;
+    let id = id(&room, &ask)?;
+    let checkpoint = room.api.catalog().checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(id, &cluster))?;
 
-        let place = place(&room, &ask, project, &cluster);
-        let document = CheckpointDocument::one(&View { place: &place, checkpoint: &checkpoint });
-        ask.style.render(StatusCode::OK, &document)
-    });
+    let place = place(&room, &ask, project, &cluster);
+    let document = CheckpointDocument::one(&View { place: &place, checkpoint: &checkpoint });
+    let reply = ask.style.render(StatusCode::OK, &document)?;
     let mut response = Response::new(Body::empty());
-    reply.await?.fill(&mut response);
+    reply.fill(&mut response);
+    room.api.reads.remember(ask.version, ask.asked(), reply);
     Ok(response)
 }
 

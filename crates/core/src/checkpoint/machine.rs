@@ -171,7 +171,7 @@ impl Machine {
             (Pending::Look, Reply::Moving(moving)) if moving.is_empty() => self.quiet(),
             (Pending::Look, Reply::Moving(moving)) => self.look_again(Reason::DataMoving, moving.join("; ")),
             (Pending::Clock, Reply::Clock { time, terms }) => self.clock_read(time, &terms),
-            (Pending::Token(part, attempt), Reply::Time(time)) => self.token_written(part, attempt, time),
+            (Pending::Token(part), Reply::Time(time)) => self.token_written(part, time),
             (Pending::PutBack, Reply::PutBack(how)) => self.put_back_done(how),
             (Pending::Find(part, token), Reply::Seen(Some(seen))) => self.token_seen(part, token, seen),
             (Pending::Find(part, token), Reply::Seen(None)) => {
@@ -211,16 +211,16 @@ impl Machine {
                 self.clock_failures += 1;
             }
             Pending::Clock => self.fail(Reason::NoClock, why),
-            Pending::Token(part, attempt) if attempt < self.limits.token_attempts => {
+            Pending::Token(part) if self.attempt < self.limits.token_attempts => {
                 // The clock that the others were told may be that of a primary that is no more: all
                 // over again, with a new one.
                 self.note_trouble(format!("{part}: {why}"));
                 self.pending.retain(|_, pending| pending.is_owed());
-                self.wait(self.limits.backoff(attempt - 1), Next::Clock);
-                self.attempt = attempt + 1;
+                self.wait(self.limits.backoff(self.attempt - 1), Next::Clock);
+                self.attempt += 1;
             }
-            Pending::Token(part, attempt) => {
-                self.fail(Reason::TokenNotWritten, format!("{part}, after {attempt} attempts: {why}"))
+            Pending::Token(part) => {
+                self.fail(Reason::TokenNotWritten, format!("{part}, after {} attempts: {why}", self.attempt))
             }
             Pending::PutBack => self.put_back_again(why),
             Pending::Find(part, token) => {
@@ -245,7 +245,7 @@ impl Machine {
             Pending::Survey | Pending::Look | Pending::Resurvey => self.fail(Reason::Unreachable, why),
             Pending::ReadBalancer => self.fail(Reason::BalancerUnreadable, why),
             Pending::Clock => self.fail(Reason::NoClock, why),
-            Pending::Token(part, _) => self.fail(Reason::TokenNotWritten, format!("{part}: {why}")),
+            Pending::Token(part) => self.fail(Reason::TokenNotWritten, format!("{part}: {why}")),
             Pending::Find(part, _) => self.fail(Reason::TokenNotFound, format!("{part}: {why}")),
             pending => self.failed(pending, why),
         }
@@ -420,15 +420,15 @@ impl Machine {
             part.token = None;
         }
         let parts: Vec<_> = self.record.parts.iter().map(|part| part.id.clone()).collect();
-        parts.into_iter().for_each(|part| self.write_token(part, self.attempt));
+        parts.into_iter().for_each(|part| self.write_token(part));
     }
 
-    fn write_token(&mut self, part: PartId, attempt: u32) {
-        let pending = Pending::Token(part.clone(), attempt);
-        self.send(self.limits.token, pending, Action::WriteToken { part, attempt });
+    fn write_token(&mut self, part: PartId) {
+        let pending = Pending::Token(part.clone());
+        self.send(self.limits.token, pending, Action::WriteToken { part, attempt: self.attempt });
     }
 
-    fn token_written(&mut self, id: PartId, attempt: u32, time: ClusterTime) {
+    fn token_written(&mut self, id: PartId, time: ClusterTime) {
         if self.record.clock.is_none_or(|clock| time <= clock) {
             let clock = self.record.clock.map(|c| c.to_string()).unwrap_or_default();
             let detail =
@@ -436,7 +436,7 @@ impl Machine {
             return self.fail(Reason::TokenTooEarly, detail);
         }
         if let Some(part) = self.record.parts.iter_mut().find(|part| part.id == id) {
-            part.token = Some(Token { attempt, time, discovered: false });
+            part.token = Some(Token { attempt: self.attempt, time, discovered: false });
         }
         let tokens: Option<Vec<_>> = self.record.parts.iter().map(|part| part.token).collect();
         if let Some(tokens) = tokens {

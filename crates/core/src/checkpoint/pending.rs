@@ -12,7 +12,7 @@ pub(super) enum Pending {
     Stop,
     Look,
     Clock,
-    Token(PartId, u32),
+    Token(PartId),
     PutBack,
     Find(PartId, Token),
     Resurvey,
