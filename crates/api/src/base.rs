@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Uri, header};
+use http::uri::Authority;
+use http::{HeaderMap, Uri, header};
 
 use crate::error::{Code, Refusal};
 
@@ -43,15 +43,19 @@ pub fn of_request(public: Option<&PublicUrl>, tls: bool, uri: &Uri, headers: &He
     if let Some(public) = public {
         return Ok(public.0.clone());
     }
+    let host = host(uri, headers).filter(|host| is_host(host)).ok_or_else(|| Refusal::new(Code::InvalidHost, []))?;
+    Ok([if tls { "https://" } else { "http://" }, host].concat())
+}
+
+/// What the client calls this server, if it says so once.
+pub fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     let mut hosts = headers.get_all(header::HOST).iter();
     // HTTP/2 has it in `:authority`, which hyper puts into the URI.
-    let host = match (uri.authority().map(Authority::as_str), hosts.next(), hosts.next()) {
+    match (uri.authority().map(Authority::as_str), hosts.next(), hosts.next()) {
         (Some(authority), _, None) => Some(authority),
         (None, Some(host), None) => host.to_str().ok(),
         _ => None,
-    };
-    let host = host.filter(|host| is_host(host)).ok_or_else(|| Refusal::new(Code::InvalidHost, []))?;
-    Ok([if tls { "https://" } else { "http://" }, host].concat())
+    }
 }
 
 /// A name or an address, and perhaps a port.
@@ -84,7 +88,7 @@ mod tests {
     fn of_host(hosts: &[&'static str]) -> Result<String, Code> {
         let mut headers = HeaderMap::new();
         for host in hosts {
-            headers.append(header::HOST, axum::http::HeaderValue::from_bytes(host.as_bytes()).unwrap());
+            headers.append(header::HOST, http::HeaderValue::from_bytes(host.as_bytes()).unwrap());
         }
         of_request(None, false, &Uri::from_static("/x"), &headers).map_err(|refusal| refusal.code())
     }

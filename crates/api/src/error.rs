@@ -1,70 +1,69 @@
 //! Errors of the API: one table of codes, and where a catalog's error becomes one of them.
 //!
-//! A handler gives a [`Refusal`]; how it is written (pretty, in an envelope) is the gate's affair,
-//! see [`crate::auth`]. Nothing here may name a host, a connection string or a file.
+//! A handler gives a [`Refusal`]; how it is written (pretty, in an envelope, with what a surface
+//! adds) is the gate's affair, see [`crate::gate`]. Nothing here may name a host, a connection string
+//! or a file.
 
-use axum::body::Body;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{HeaderName, HeaderValue};
+use schemars::JsonSchema;
 use serde::Serialize;
 use stillpoint_catalog::CatalogError;
 
-/// Everything that can be answered instead of what was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
-    InvalidQueryParameter,
-    InvalidAttribute,
-    InvalidJson,
-    MalformedJson,
-    InvalidHost,
-    UserUnauthorized,
-    AccessForbidden,
-    IpAddressNotOnAccessList,
-    InvalidGroupId,
-    InvalidCheckpointId,
-    GroupNotFound,
-    ClusterNotFound,
-    CheckpointNotFound,
-    ResourceNotFound,
-    MethodNotAllowed,
-    CheckpointUnderWay,
-    BodyTooLarge,
-    UnsupportedMediaType,
-    Unexpected,
-    Unavailable,
+macro_rules! codes {
+    ($($code:ident $status:ident $name:literal $sentence:literal)*) => {
+        /// Everything that can be answered instead of what was asked for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Code { $($code),* }
+
+        impl Code {
+            pub const ALL: &[Code] = &[$(Code::$code),*];
+
+            /// The status, the code's name, and its sentence with a `%s` for each parameter.
+            pub fn row(self) -> (StatusCode, &'static str, &'static str) {
+                match self { $(Code::$code => (StatusCode::$status, $name, $sentence)),* }
+            }
+        }
+    };
+}
+
+codes! {
+    InvalidQueryParameter BAD_REQUEST "INVALID_QUERY_PARAMETER" "Invalid query parameter %s specified."
+    InvalidAttribute BAD_REQUEST "INVALID_ATTRIBUTE" "Invalid attribute %s specified."
+    InvalidCheckpointInterval BAD_REQUEST "INVALID_CLUSTER_CHECKPOINT_INTERVAL" "Invalid cluster checkpoint interval %s: it must be 15, 30 or 60 minutes."
+    InvalidJson BAD_REQUEST "INVALID_JSON" "The request body must be a JSON object."
+    MalformedJson BAD_REQUEST "MALFORMED_JSON" "The request body is not well-formed JSON."
+    InvalidHost BAD_REQUEST "VALIDATION_ERROR" "The Host header is missing or not valid."
+    UserUnauthorized UNAUTHORIZED "USER_UNAUTHORIZED" "You are not authorized for this resource."
+    NotInGroup UNAUTHORIZED "NOT_IN_GROUP" "The current user is not in the group, or the group does not exist: %s."
+    AccessForbidden FORBIDDEN "ACCESS_FORBIDDEN" "This API key may not do this in group %s."
+    IpAddressNotOnAccessList FORBIDDEN "IP_ADDRESS_NOT_ON_ACCESS_LIST" "IP address %s is not allowed to access this resource."
+    InvalidGroupId NOT_FOUND "INVALID_GROUP_ID" "An invalid group ID %s was specified."
+    InvalidClusterId NOT_FOUND "INVALID_CLUSTER_ID" "An invalid cluster ID %s was specified."
+    InvalidCheckpointId NOT_FOUND "INVALID_CHECKPOINT_ID" "An invalid checkpoint ID %s was specified."
+    GroupNotFound NOT_FOUND "GROUP_NOT_FOUND" "No group with ID %s exists."
+    ClusterNotFound NOT_FOUND "CLUSTER_NOT_FOUND" "No cluster named %s exists in group %s."
+    CheckpointNotFound NOT_FOUND "CHECKPOINT_NOT_FOUND" "No checkpoint with ID %s exists for cluster %s."
+    ResourceNotFound NOT_FOUND "RESOURCE_NOT_FOUND" "Cannot find resource %s."
+    MethodNotAllowed METHOD_NOT_ALLOWED "METHOD_NOT_ALLOWED" "This resource does not have the method %s."
+    InvalidVersionDate NOT_ACCEPTABLE "INVALID_VERSION_DATE" "The Accept header asks for no version that this resource has. Ask for application/vnd.atlas.%s+json or a later date."
+    CheckpointUnderWay CONFLICT "CHECKPOINT_IN_PROGRESS" "Checkpoint %s of cluster %s is not yet finished."
+    VersionGone GONE "VERSION_GONE" "The version of %s of this resource is no longer served. Ask for a later date."
+    BodyTooLarge PAYLOAD_TOO_LARGE "PAYLOAD_TOO_LARGE" "The request body is larger than %s bytes."
+    UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "UNSUPPORTED_MEDIA_TYPE" "The request body must be application/json."
+    RateLimited TOO_MANY_REQUESTS "RATE_LIMITED" "Too many requests: try again in %s seconds."
+    Unexpected INTERNAL_SERVER_ERROR "UNEXPECTED_ERROR" "Unexpected error."
+    Unavailable SERVICE_UNAVAILABLE "UNEXPECTED_ERROR" "The server cannot answer this just now. Try again later."
 }
 
 impl Code {
-    /// The status, the code's name, and its sentence with a `%s` for each parameter.
-    #[rustfmt::skip]
-    pub fn row(self) -> (StatusCode, &'static str, &'static str) {
-        use StatusCode as S;
-        match self {
-            Code::InvalidQueryParameter => (S::BAD_REQUEST, "INVALID_QUERY_PARAMETER", "Invalid query parameter %s specified."),
-            Code::InvalidAttribute => (S::BAD_REQUEST, "INVALID_ATTRIBUTE", "Invalid attribute %s specified."),
-            Code::InvalidJson => (S::BAD_REQUEST, "INVALID_JSON", "The request body must be a JSON object."),
-            Code::MalformedJson => (S::BAD_REQUEST, "MALFORMED_JSON", "The request body is not well-formed JSON."),
-            Code::InvalidHost => (S::BAD_REQUEST, "VALIDATION_ERROR", "The Host header is missing or not valid."),
-            Code::UserUnauthorized => (S::UNAUTHORIZED, "USER_UNAUTHORIZED", "You are not authorized for this resource."),
-            Code::AccessForbidden => (S::FORBIDDEN, "ACCESS_FORBIDDEN", "This API key may not do this in group %s."),
-            Code::IpAddressNotOnAccessList => (S::FORBIDDEN, "IP_ADDRESS_NOT_ON_ACCESS_LIST", "IP address %s is not allowed to access this resource."),
-            Code::InvalidGroupId => (S::NOT_FOUND, "INVALID_GROUP_ID", "An invalid group ID %s was specified."),
-            Code::InvalidCheckpointId => (S::NOT_FOUND, "INVALID_CHECKPOINT_ID", "An invalid checkpoint ID %s was specified."),
-            Code::GroupNotFound => (S::NOT_FOUND, "GROUP_NOT_FOUND", "No group with ID %s exists."),
-            Code::ClusterNotFound => (S::NOT_FOUND, "CLUSTER_NOT_FOUND", "No cluster named %s exists in group %s."),
-            Code::CheckpointNotFound => (S::NOT_FOUND, "CHECKPOINT_NOT_FOUND", "No checkpoint with ID %s exists for cluster %s."),
-            Code::ResourceNotFound => (S::NOT_FOUND, "RESOURCE_NOT_FOUND", "Cannot find resource %s."),
-            Code::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "This resource does not have the method %s."),
-            Code::CheckpointUnderWay => (S::CONFLICT, "CHECKPOINT_IN_PROGRESS", "Checkpoint %s of cluster %s is not yet finished."),
-            Code::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The request body is larger than %s bytes."),
-            Code::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE", "The request body must be application/json."),
-            Code::Unexpected => (S::INTERNAL_SERVER_ERROR, "UNEXPECTED_ERROR", "Unexpected error."),
-            Code::Unavailable => (S::SERVICE_UNAVAILABLE, "UNEXPECTED_ERROR", "The server cannot answer this just now. Try again later."),
-        }
-    }
-
     pub fn status(self) -> StatusCode {
         self.row().0
+    }
+
+    /// Whether its first parameter names a field or a parameter of the request.
+    fn is_of_a_field(self) -> bool {
+        matches!(self, Code::InvalidQueryParameter | Code::InvalidAttribute)
     }
 }
 
@@ -74,28 +73,59 @@ impl Code {
 pub struct Refusal {
     code: Code,
     parameters: Vec<String>,
+    /// A challenge, a `Retry-After`, an `Allow`.
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// The document of an error. Its fields are in alphabetical order, as are those of all documents.
-#[derive(Debug, Serialize)]
+/// What an error looks like.
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Error")]
 pub struct ErrorDocument<'a> {
-    pub detail: String,
-    pub error: u16,
-    pub error_code: &'static str,
-    pub parameters: &'a [String],
-    pub reason: &'static str,
+    /// On v2 only, with status 400.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bad_request_detail: Option<BadRequestDetail<'a>>,
+    /// A sentence.
+    detail: String,
+    /// The HTTP status.
+    error: u16,
+    /// What programs should tell errors apart by.
+    error_code: &'static str,
+    /// What the sentence is about, in its order.
+    parameters: &'a [String],
+    /// The HTTP status as a phrase.
+    reason: &'static str,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct BadRequestDetail<'a> {
+    fields: Vec<FieldViolation<'a>>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct FieldViolation<'a> {
+    description: String,
+    field: &'a str,
 }
 
 impl Refusal {
     /// A refusal with one parameter for each `%s` of the code's sentence.
     pub fn new<const N: usize>(code: Code, parameters: [&str; N]) -> Refusal {
         debug_assert_eq!(code.row().2.matches("%s").count(), N, "{code:?}");
-        Refusal { code, parameters: parameters.map(shortened).into() }
+        Refusal { code, parameters: parameters.map(shortened).into(), headers: Vec::new() }
+    }
+
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Refusal {
+        self.headers.push((name, value));
+        self
     }
 
     pub fn code(&self) -> Code {
         self.code
+    }
+
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
     }
 
     fn detail(&self) -> String {
@@ -108,9 +138,15 @@ impl Refusal {
         text
     }
 
-    pub fn document(&self) -> ErrorDocument<'_> {
+    /// `fields` for a surface that names what is wrong with a bad request once more.
+    pub fn document(&self, fields: bool) -> ErrorDocument<'_> {
         let (status, name, _) = self.code.row();
+        let wrong = self.parameters.first().filter(|_| self.code.is_of_a_field());
+        let violations =
+            || wrong.map(|field| FieldViolation { description: self.detail(), field }).into_iter().collect();
         ErrorDocument {
+            bad_request_detail: (fields && status == StatusCode::BAD_REQUEST)
+                .then(|| BadRequestDetail { fields: violations() }),
             detail: self.detail(),
             error: status.as_u16(),
             error_code: name,
@@ -121,7 +157,7 @@ impl Refusal {
 }
 
 /// Parameters repeat what the client sent: not more of it than helps.
-fn shortened(text: &str) -> String {
+pub fn shortened(text: &str) -> String {
     const LONGEST: usize = 200;
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -130,7 +166,7 @@ fn shortened(text: &str) -> String {
 }
 
 impl From<CatalogError> for Refusal {
-    /// For what no client can do anything about. What a route can say more of, it says itself.
+    /// For what no client can do anything about. What a handler can say more of, it says itself.
     fn from(error: CatalogError) -> Refusal {
         tracing::error!(%error, "the catalog failed a request");
         match error {
@@ -139,15 +175,5 @@ impl From<CatalogError> for Refusal {
             }
             _ => Refusal::new(Code::Unexpected, []),
         }
-    }
-}
-
-impl IntoResponse for Refusal {
-    /// Only notes the refusal: the gate writes it, since it knows how the client wants it written.
-    fn into_response(self) -> Response {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = self.code.status();
-        response.extensions_mut().insert(self);
-        response
     }
 }

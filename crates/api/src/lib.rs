@@ -5,40 +5,51 @@
 //! published pages and real clients: documents with alphabetical keys, defined answers for every
 //! malformed request, one form of Digest challenge.
 //!
-//! One request: [`server`] reads it, [`auth`] lets it in (or challenges it) and works out how the
-//! client wants its reply written, a handler in [`routes`] finds the records and gives them as a
-//! [`document`], [`respond`] writes that. A handler that cannot answer gives a [`error::Refusal`],
-//! which the gate in [`auth`] writes.
+//! One request: [`server`] reads it, [`gate`] lets it in (or challenges it) and works out how the
+//! client wants its reply written, its handler in [`operations`] finds the records and gives them as a
+//! [`document`], [`respond`] writes that. A handler that cannot answer gives an [`error::Refusal`],
+//! which the gate writes. An operation is described once, in [`operations`]; its routes on every
+//! [`surface`], who may ask for it, and the reference in [`describe`] come from there.
 //!
 //! # Layout
-//! - [`state`]: what comes in from outside: catalog, clock, chance, the public URL
+//! - [`state`]: what comes in from outside: catalog, clock, chance, the operator's settings
 //! - [`server`], [`tls`]: connections, their limits, graceful shutdown
-//! - [`auth`]: the gate before every route, and what it finds out about a request
-//! - [`digest`]: HTTP Digest: header, nonces, verification
-//! - [`base`]: the beginning of every link
-//! - [`query`]: query parameters
-//! - [`reads`]: records remembered while the catalog is unchanged
-//! - [`routes`]: one file a resource
-//! - [`document`]: the documents, and the surfaces they are rendered for
+//! - [`gate`]: the way of every request
+//! - [`digest`], [`oauth`]: how keys and service accounts prove who they are
+//! - [`rates`], [`audit`]: how often, and who did what
+//! - [`operations`]: what can be asked, one file a resource
+//! - [`surface`], [`version`]: the flavours of the API, and the dates of v2
+//! - [`document`]: the documents
+//! - [`describe`]: the OpenAPI document and the reference page
+//! - [`query`], [`body`], [`base`]: parameters, request bodies, the beginning of every link
+//! - [`reads`]: records and replies remembered while the catalog is unchanged
 //! - [`respond`]: JSON, pretty or not, enveloped or not, compressed or not
 //! - [`error`]: the table of errors
 
-pub mod auth;
+pub mod audit;
 pub mod base;
+pub mod body;
+pub mod describe;
 pub mod digest;
 pub mod document;
 pub mod error;
+pub mod gate;
+pub mod oauth;
+pub mod operations;
 pub mod query;
+pub mod rates;
 pub mod reads;
 pub mod respond;
-pub mod routes;
 pub mod server;
 pub mod state;
+pub mod surface;
 pub mod tls;
+pub mod version;
 
 pub use base::PublicUrl;
 pub use digest::ha1;
-pub use document::{ATLAS_V1, Place, Surface, View, checkpoint_document};
-pub use routes::router;
-pub use server::{Limits, Options, Peer, serve};
-pub use state::ApiState;
+pub use document::{Place, View, checkpoint_document};
+pub use gate::Interface;
+pub use server::{Limits, Options, Peer, Service, serve};
+pub use state::{ApiState, Settings};
+pub use surface::ATLAS_V1;

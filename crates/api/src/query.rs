@@ -23,8 +23,8 @@ pub struct Paging {
     pub count: bool,
 }
 
-const HIGHEST_PAGE: u64 = i32::MAX as u64;
-const MOST_PER_PAGE: u64 = 500;
+pub const HIGHEST_PAGE: u64 = i32::MAX as u64;
+pub const MOST_PER_PAGE: u64 = 500;
 /// More than any right value has.
 const LONGEST_VALUE: usize = 20;
 
@@ -45,6 +45,18 @@ impl Paging {
             per_page: number(query, "itemsPerPage", 100, MOST_PER_PAGE)?,
             count: boolean(query, "includeCount", true)?,
         })
+    }
+
+    /// How many come before the page.
+    pub fn skip(&self) -> u64 {
+        (self.page - 1) * self.per_page
+    }
+
+    /// The page of all records, and whether there are more behind it.
+    pub fn of<R>(self, records: &[R]) -> (&[R], bool) {
+        let begin = usize::try_from(self.skip()).unwrap_or(usize::MAX).min(records.len());
+        let end = begin.saturating_add(self.per_page as usize).min(records.len());
+        (&records[begin..end], end < records.len())
     }
 }
 

@@ -5,17 +5,20 @@
 //! asked for with each request, so a key that was deleted is refused at once. A catalog without a
 //! version is read anew each time.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use stillpoint_catalog::{ApiKey, Catalog, CatalogError, Cluster};
-use stillpoint_core::ProjectId;
+use hashbrown::{Equivalent, HashMap};
+use jiff::Timestamp;
+use stillpoint_catalog::{Catalog, CatalogError, Cluster, Credential, CredentialKind};
+use stillpoint_core::{ClusterId, CredentialId, ProjectId};
 
 use crate::respond::Written;
 
 /// Records of each kind; with more, all of the kind are forgotten and read again.
 const CAPACITY: usize = 1_024;
+/// Bytes of all replies; with more, likewise.
+const REPLY_BYTES: usize = 16 << 20;
 
 /// What was read since the catalog last changed.
 #[derive(Debug, Default)]
@@ -25,22 +28,55 @@ pub struct Reads(Mutex<Remembered>);
 struct Remembered {
     version: Option<u64>,
     /// With those that are not there: an unknown key takes as long as a known one.
-    keys: HashMap<String, Option<Arc<ApiKey>>>,
-    clusters: HashMap<(ProjectId, String), Option<Arc<Cluster>>>,
+    keys: Records<String, Credential>,
+    tokens: Records<[u8; 32], (Arc<Credential>, Timestamp)>,
+    named: Records<(ProjectId, String), Cluster>,
+    clusters: Records<ClusterId, Cluster>,
     replies: HashMap<Asked, Arc<Written>>,
+    reply_bytes: usize,
 }
+
+type Records<K, T> = HashMap<K, Option<Arc<T>>>;
+type Kind<K, T> = fn(&mut Remembered) -> &mut Records<K, T>;
 
 /// All that a reply depends on, besides the catalog.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Asked {
-    /// The key's project: what one may read another may not.
-    pub project: ProjectId,
-    pub target: String,
-    pub base: String,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Asking<'a> {
+    /// What one may read another may not.
+    pub by: CredentialId,
+    pub target: &'a str,
+    /// What links begin with, if that is the client's to say.
+    pub host: &'a str,
+    pub tls: bool,
     pub gzip: bool,
+    /// `Accept`, where it makes a difference.
+    pub accept: &'a [u8],
 }
 
-type Kind<K, T> = fn(&mut Remembered) -> &mut HashMap<K, Option<Arc<T>>>;
+/// [`Asking`], kept. Both must hash alike: the same fields in the same order.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Asked {
+    by: CredentialId,
+    target: Box<str>,
+    host: Box<str>,
+    tls: bool,
+    gzip: bool,
+    accept: Box<[u8]>,
+}
+
+impl From<Asking<'_>> for Asked {
+    fn from(asking: Asking<'_>) -> Asked {
+        let Asking { by, target, host, tls, gzip, accept } = asking;
+        Asked { by, target: target.into(), host: host.into(), tls, gzip, accept: accept.into() }
+    }
+}
+
+impl Equivalent<Asked> for Asking<'_> {
+    fn equivalent(&self, key: &Asked) -> bool {
+        let Asked { by, target, host, tls, gzip, accept } = key;
+        *self == Asking { by: *by, target, host, tls: *tls, gzip: *gzip, accept }
+    }
+}
 
 impl Reads {
     /// `version` is the catalog's, asked for before the record is read: the record can then only be
@@ -50,11 +86,23 @@ impl Reads {
         catalog: &dyn Catalog,
         version: Option<u64>,
         public: &str,
-    ) -> Result<Option<Arc<ApiKey>>, CatalogError> {
-        self.read(version, |seen| &mut seen.keys, public.to_owned(), async || catalog.key(public).await).await
+    ) -> Result<Option<Arc<Credential>>, CatalogError> {
+        let read = async || catalog.credential(CredentialKind::Key, public).await;
+        self.read(version, |seen| &mut seen.keys, public, public.to_owned(), read).await
     }
 
-    pub async fn cluster(
+    /// Whose token it is, and until when.
+    pub async fn token(
+        &self,
+        catalog: &dyn Catalog,
+        version: Option<u64>,
+        hash: &[u8; 32],
+    ) -> Result<Option<Arc<(Arc<Credential>, Timestamp)>>, CatalogError> {
+        let read = async || Ok(catalog.token(hash).await?.map(|(account, expires)| (Arc::new(account), expires)));
+        self.read(version, |seen| &mut seen.tokens, hash, *hash, read).await
+    }
+
+    pub async fn cluster_named(
         &self,
         catalog: &dyn Catalog,
         version: Option<u64>,
@@ -62,36 +110,73 @@ impl Reads {
         name: &str,
     ) -> Result<Option<Arc<Cluster>>, CatalogError> {
         let key = (project, name.to_owned());
-        self.read(version, |seen| &mut seen.clusters, key, async || catalog.cluster_named(project, name).await).await
+        let read = async || catalog.cluster_named(project, name).await;
+        self.read(version, |seen| &mut seen.named, &key, key.clone(), read).await
+    }
+
+    pub async fn cluster(
+        &self,
+        catalog: &dyn Catalog,
+        version: Option<u64>,
+        id: ClusterId,
+    ) -> Result<Option<Arc<Cluster>>, CatalogError> {
+        self.read(version, |seen| &mut seen.clusters, &id, id, async || catalog.cluster(id).await).await
+    }
+
+    /// A key, and the reply to what is asked with it, if both are known: one look for both.
+    pub fn key_and_reply<'a>(
+        &self,
+        version: u64,
+        public: &str,
+        asking: impl FnOnce(CredentialId) -> Asking<'a>,
+    ) -> Option<(Arc<Credential>, Arc<Written>)> {
+        self.at(version, |seen| {
+            let key = seen.keys.get(public)?.as_ref()?;
+            let reply = seen.replies.get(&asking(key.id))?;
+            Some((key.clone(), reply.clone()))
+        })
     }
 
     /// The reply to a request that only reads, if it is known.
-    pub fn reply(&self, version: Option<u64>, to: &Asked) -> Option<Arc<Written>> {
-        self.at(version?, |seen| seen.replies.get(to).cloned())
+    pub fn reply(&self, version: Option<u64>, to: Asking<'_>) -> Option<Arc<Written>> {
+        self.at(version?, |seen| seen.replies.get(&to).cloned())
     }
 
     /// Remembers a reply that was made of what the catalog held at `version` or later.
-    pub fn remember(&self, version: Option<u64>, to: Asked, reply: Written) {
-        if let Some(version) = version {
-            self.at(version, |seen| insert(&mut seen.replies, to, Arc::new(reply)));
-        }
+    pub fn remember(&self, version: Option<u64>, to: Asking<'_>, reply: &Written) {
+        let Some(version) = version else { return };
+        self.at(version, |seen| {
+            seen.reply_bytes += reply.bytes.len();
+            if seen.reply_bytes > REPLY_BYTES || seen.replies.len() >= CAPACITY {
+                seen.replies.clear();
+                seen.reply_bytes = reply.bytes.len();
+            }
+            seen.replies.insert(to.into(), Arc::new(reply.clone()));
+        });
     }
 
-    async fn read<K: Eq + Hash, T>(
+    async fn read<K: Eq + Hash, Q: Equivalent<K> + Hash + ?Sized, T>(
         &self,
         version: Option<u64>,
         kind: Kind<K, T>,
+        query: &Q,
         key: K,
         read: impl AsyncFnOnce() -> Result<Option<T>, CatalogError>,
     ) -> Result<Option<Arc<T>>, CatalogError> {
         let Some(version) = version else {
             return Ok(read().await?.map(Arc::new));
         };
-        if let Some(known) = self.at(version, |seen| kind(seen).get(&key).cloned()) {
+        if let Some(known) = self.at(version, |seen| kind(seen).get(query).cloned()) {
             return Ok(known);
         }
         let record = read().await?.map(Arc::new);
-        self.at(version, |seen| insert(kind(seen), key, record.clone()));
+        self.at(version, |seen| {
+            let records = kind(seen);
+            if records.len() >= CAPACITY {
+                records.clear();
+            }
+            records.insert(key, record.clone());
+        });
         Ok(record)
     }
 
@@ -106,9 +191,33 @@ impl Reads {
     }
 }
 
-fn insert<K: Eq + Hash, V>(records: &mut HashMap<K, V>, key: K, value: V) {
-    if records.len() >= CAPACITY {
-        records.clear();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_is_found_as_it_was_kept_and_nothing_else() {
+        let by = CredentialId::new(Timestamp::UNIX_EPOCH, 1);
+        let asking = Asking { by, target: "/a", host: "h", tls: true, gzip: false, accept: b"x" };
+        let written =
+            Written { status: http::StatusCode::OK, media_type: crate::respond::JSON, bytes: "{}".into(), gzip: false };
+        let reads = Reads::default();
+        reads.remember(Some(7), asking, &written);
+        assert!(reads.reply(Some(7), asking).is_some());
+        let others = [
+            Asking { by: CredentialId::new(Timestamp::UNIX_EPOCH, 2), ..asking },
+            Asking { target: "/b", ..asking },
+            Asking { host: "i", ..asking },
+            Asking { tls: false, ..asking },
+            Asking { gzip: true, ..asking },
+            Asking { accept: b"", ..asking },
+        ];
+        for other in others {
+            assert!(reads.reply(Some(7), other).is_none(), "{other:?}");
+        }
+        assert!(reads.reply(Some(8), asking).is_none(), "the catalog has changed");
+        assert!(reads.reply(Some(7), asking).is_none(), "and what was before is forgotten");
+        reads.remember(None, asking, &written);
+        assert!(reads.reply(None, asking).is_none());
     }
-    records.insert(key, value);
 }

@@ -2,13 +2,11 @@
 
 use std::io::{self, Write};
 
-use axum::body::Body;
-use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::Response;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use http::header::{ACCEPT_ENCODING, HeaderName};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
@@ -33,39 +31,26 @@ impl Style {
         Style { common, gzip: headers.get_all(ACCEPT_ENCODING).iter().any(asks_for_gzip) }
     }
 
-    /// A reply of one document.
-    pub fn one<T: Serialize>(self, status: StatusCode, document: &T) -> Result<Response, Refusal> {
-        let mut response = Response::new(Body::empty());
-        self.render(status, document)?.fill(&mut response);
-        Ok(response)
-    }
-
-    /// A reply of a list, whose envelope is in the list itself.
-    pub fn list<T: Serialize>(self, mut list: ListDocument<'_, T>) -> Result<Response, Refusal> {
+    /// A list, whose envelope is in the list itself.
+    pub fn list<T: Serialize>(self, mut list: ListDocument<'_, T>) -> Result<Written, Refusal> {
         list.status = self.common.envelope.then_some(StatusCode::OK.as_u16());
-        let bare = Style { common: Common { envelope: false, ..self.common }, ..self };
-        bare.one(StatusCode::OK, &list)
+        Style { common: Common { envelope: false, ..self.common }, ..self }.one(StatusCode::OK, &list)
     }
 
-    /// Writes a refusal into the response that stands for it; other headers stay.
-    pub fn refuse(self, response: &mut Response, refusal: &Refusal) {
-        // The handler's response was empty, and axum may have said so already.
-        response.headers_mut().remove(CONTENT_LENGTH);
-        match self.render(refusal.code().status(), &refusal.document()) {
-            Ok(written) => written.fill(response),
-            Err(_) => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
-    /// A document as its bytes.
-    pub fn render<T: Serialize>(self, status: StatusCode, document: &T) -> Result<Written, Refusal> {
+    /// A document.
+    pub fn one<T: Serialize>(self, status: StatusCode, document: &T) -> Result<Written, Refusal> {
         let bytes = match self.common.envelope {
             true => self.json(&Enveloped { content: document, status: status.as_u16() })?,
             false => self.json(document)?,
         };
+        self.written(status, JSON, bytes)
+    }
+
+    /// A text of another kind.
+    pub fn written(self, status: StatusCode, media_type: HeaderValue, bytes: Vec<u8>) -> Result<Written, Refusal> {
         let gzip = self.gzip && bytes.len() >= WORTH_COMPRESSING;
         let bytes = if gzip { compressed(&bytes)? } else { bytes };
-        Ok(Written { status, bytes: bytes.into(), gzip })
+        Ok(Written { status, media_type, bytes: bytes.into(), gzip })
     }
 
     fn json<T: Serialize>(self, document: &T) -> Result<Vec<u8>, Refusal> {
@@ -79,24 +64,49 @@ impl Style {
     }
 }
 
-/// A document as it goes out.
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A body as it goes out.
 #[derive(Debug, Clone)]
 pub struct Written {
-    status: StatusCode,
-    bytes: Bytes,
-    gzip: bool,
+    pub status: StatusCode,
+    pub media_type: HeaderValue,
+    pub bytes: Bytes,
+    pub gzip: bool,
 }
 
-impl Written {
-    /// Puts it into a response, whose other headers stay.
-    pub fn fill(&self, response: &mut Response) {
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.gzip {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        *response.status_mut() = self.status;
-        *response.body_mut() = Body::from(self.bytes.clone());
+/// What a handler answers.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    /// Nothing with 204.
+    pub written: Option<Written>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// For the audit trail, of an operation that finds out by itself who asks.
+    pub audit: Option<AuditNote>,
+}
+
+#[derive(Debug)]
+pub struct AuditNote {
+    pub actor: Option<String>,
+    /// Why nothing was done.
+    pub error: Option<&'static str>,
+}
+
+impl Reply {
+    pub fn nothing() -> Reply {
+        Reply { status: StatusCode::NO_CONTENT, written: None, headers: Vec::new(), audit: None }
+    }
+
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Reply {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+impl From<Written> for Reply {
+    fn from(written: Written) -> Reply {
+        Reply { status: written.status, written: Some(written), headers: Vec::new(), audit: None }
     }
 }
 

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
+use bytes::Bytes;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
@@ -22,20 +23,24 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use tower::Service;
 
-/// Who is at the other end of a connection. Every request has one among its extensions.
+/// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     pub address: SocketAddr,
     pub tls: bool,
 }
 
+/// What answers requests.
+pub trait Service: Send + Sync + 'static {
+    fn answer(&self, request: Request<Incoming>, peer: Peer) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
+
 /// How to serve.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Plain HTTP without it; see [`crate::tls::from_files`].
-    pub tls: Option<Arc<ServerConfig>>,
+    /// What new connections use, see [`crate::tls::follow`]; plain HTTP without it.
+    pub tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     pub limits: Limits,
 }
 
@@ -74,18 +79,14 @@ impl Default for Limits {
 /// [`Limits::drain`], and gives the number of connections that had to be cut off.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    service: Arc<impl Service>,
     options: Options,
     shutdown: impl Future<Output = ()>,
 ) -> usize {
     let room = Arc::new(Semaphore::new(options.limits.connections));
     let (stop, stopping) = watch::channel(());
-    let server = Arc::new(Server {
-        builder: builder(&options.limits),
-        tls: options.tls.map(TlsAcceptor::from),
-        limits: options.limits,
-        router,
-    });
+    let server =
+        Arc::new(Server { builder: builder(&options.limits), tls: options.tls, limits: options.limits, service });
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -154,11 +155,11 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
-struct Server {
+struct Server<S> {
     builder: auto::Builder<TokioExecutor>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     limits: Limits,
-    router: Router,
+    service: Arc<S>,
 }
 
 /// Whether anything goes on on a connection.
@@ -202,13 +203,14 @@ impl Activity {
     }
 }
 
-impl Server {
+impl<T: Service> Server<T> {
     async fn connection(&self, stream: TcpStream, address: SocketAddr, mut stopping: watch::Receiver<()>) {
         // Replies are small: none should wait for more.
         let _ = stream.set_nodelay(true);
-        let Some(acceptor) = &self.tls else {
+        let Some(tls) = &self.tls else {
             return self.http(stream, Peer { address, tls: false }, stopping).await;
         };
+        let acceptor = TlsAcceptor::from(tls.borrow().clone());
         let handshake = tokio::select! {
             handshake = timeout(self.limits.header, acceptor.accept(stream)) => handshake,
             _ = stopping.changed() => return,
@@ -225,15 +227,11 @@ impl Server {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let activity = Arc::new(Activity::default());
-        let service = service_fn(|mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(peer);
-            let mut router = self.router.clone();
-            let activity = activity.clone();
+        let service = service_fn(|request: Request<Incoming>| {
+            let (service, activity) = (self.service.clone(), activity.clone());
             async move {
                 let _under_way = UnderWay::begin(&activity);
-                // A router is always ready.
-                let response: Result<_, Infallible> = router.call(request.map(Body::new)).await;
-                response
+                Ok::<_, Infallible>(service.answer(request, peer).await)
             }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));

@@ -1,11 +1,18 @@
-//! TLS from a certificate and a key in PEM files.
+//! TLS from a certificate and a key in PEM files, read again when they change.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -15,6 +22,42 @@ pub enum TlsError {
     Empty { what: &'static str, path: PathBuf },
     #[error("the TLS certificate {certificate} and the key {key} cannot be used: {why}")]
     Unusable { certificate: PathBuf, key: PathBuf, why: rustls::Error },
+}
+
+/// What new connections are to use. Follows the files for as long as it has a receiver: a new pair is
+/// taken within moments; one that cannot be used is an error in the log, and the last good one stays.
+pub fn follow(certificate: PathBuf, key: PathBuf) -> Result<watch::Receiver<Arc<ServerConfig>>, TlsError> {
+    let mut seen = (mark(&certificate), mark(&key));
+    let (sender, receiver) = watch::channel(from_files(&certificate, &key)?);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = sender.closed() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            // Two stats and, seldom, two small files.
+            let now = (mark(&certificate), mark(&key));
+            if now == seen {
+                continue;
+            }
+            seen = now;
+            match from_files(&certificate, &key) {
+                Ok(config) => {
+                    tracing::info!(certificate = %certificate.display(), "the TLS certificate was read again");
+                    sender.send_replace(config);
+                }
+                // Often just the moment between the two files: it is tried again when the other changes.
+                Err(error) => tracing::error!(%error, "the last good TLS certificate stays in use"),
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// What changes when a file does, also if another is put in its place.
+fn mark(path: &Path) -> Option<(u64, u64, i64, i64)> {
+    let of = |data: Metadata| (data.ino(), data.size(), data.mtime(), data.mtime_nsec());
+    std::fs::metadata(path).ok().map(of)
 }
 
 /// Reads the certificate, with its chain, and its key. HTTP/2 and HTTP/1.1 are offered.

@@ -5,7 +5,7 @@
 //! one unfinished checkpoint, and a checkpoint is only written under a [`Lease`] that still holds.
 //! It never talks to a cluster and knows nothing of HTTP.
 //!
-//! Secrets (a cluster's URI, a key's HA1) are sealed before they reach the store and opened on the
+//! Secrets (a cluster's URI, a key's HA1, the hash of a service account's secret) are sealed before they reach the store and opened on the
 //! way out, see [`seal`].
 //!
 //! # Layout
@@ -20,17 +20,28 @@ pub mod sqlite;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use secrecy::SecretString;
 use std::time::Duration;
 use stillpoint_core::checkpoint::Checkpoint;
-use stillpoint_core::{CheckpointId, ClusterId, ProjectId};
+use stillpoint_core::schedule::{Schedule, Setting};
+use stillpoint_core::{CheckpointId, ClusterId, CredentialId, ProjectId, Role};
 
-pub use records::{ApiKey, Cluster, Lease, LeaseState, Page, Project};
+pub use records::{
+    AccessToken, AuditEntry, Cluster, Credential, CredentialKind, Lease, LeaseState, Organization, Page, Project,
+};
+
+/// The organisation that every catalog has from the beginning.
+pub const DEFAULT_ORGANIZATION: &str = "default";
+/// Access tokens of one service account at once; with more, the one that ends first is given up.
+pub const TOKENS_PER_ACCOUNT: usize = 100;
 
 /// What went wrong in the catalog, by what the caller should do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    #[error("a {kind} named {name:?} exists already: choose another name")]
+    #[error("{} {kind} named {name:?} exists already: choose another name", article(kind))]
     Duplicate { kind: &'static str, name: String },
+    #[error("the project belongs to another organisation: a key or a service account has roles in its own only")]
+    AnotherOrganization,
     #[error("this cluster is kept already, as {0:?}: one is enough, two would stop each other's balancer")]
     SameCluster(String),
     #[error("the key file {key} is missing, and the catalog {catalog} was sealed with it: put it back from its backup")]
@@ -65,6 +76,10 @@ pub enum CatalogError {
     Store(String),
 }
 
+fn article(word: &str) -> &'static str {
+    if word.starts_with('o') { "an" } else { "a" }
+}
+
 pub type Result<T> = std::result::Result<T, CatalogError>;
 
 /// The records of stillpoint. All times are given by the caller.
@@ -77,7 +92,11 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// A number that changes whenever anything in the catalog does, whoever changes it: what was read
     /// after one value is still right while the value is the same. Another process's change may be
     /// noticed up to a millisecond late. `None` where it cannot be known.
-    async fn version(&self) -> Result<Option<u64>>;
+    fn version(&self) -> Result<Option<u64>>;
+
+    async fn create_organization(&self, organization: &Organization) -> Result<()>;
+    /// By name; [`DEFAULT_ORGANIZATION`] is always among them.
+    async fn organizations(&self) -> Result<Vec<Organization>>;
 
     async fn create_project(&self, project: &Project) -> Result<()>;
     async fn project(&self, id: ProjectId) -> Result<Option<Project>>;
@@ -85,12 +104,24 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// By name.
     async fn projects(&self) -> Result<Vec<Project>>;
 
-    async fn create_key(&self, key: &ApiKey) -> Result<()>;
-    async fn key(&self, public: &str) -> Result<Option<ApiKey>>;
-    /// By creation.
-    async fn keys(&self, project: ProjectId) -> Result<Vec<ApiKey>>;
-    /// Whether there was such a key.
-    async fn delete_key(&self, project: ProjectId, public: &str) -> Result<bool>;
+    async fn create_credential(&self, credential: &Credential) -> Result<()>;
+    async fn credential(&self, kind: CredentialKind, login: &str) -> Result<Option<Credential>>;
+    /// Those that have a role in the project, by creation.
+    async fn credentials(&self, kind: CredentialKind, project: ProjectId) -> Result<Vec<Credential>>;
+    /// Gives it another secret and ends its tokens; whether it was there.
+    async fn rotate_credential(&self, id: CredentialId, proof: &SecretString) -> Result<bool>;
+    /// Gives it a role in a project, instead of the one it had there; `None` takes it away.
+    async fn grant(&self, id: CredentialId, project: ProjectId, role: Option<Role>) -> Result<()>;
+    /// Also ends its tokens; whether it was there.
+    async fn delete_credential(&self, id: CredentialId) -> Result<bool>;
+
+    /// Keeps a token until it ends; at most [`TOKENS_PER_ACCOUNT`] of an account. `Gone` unless the
+    /// account still has the secret that the token was asked for with.
+    async fn create_token(&self, token: &AccessToken, proof: &SecretString, now: Timestamp) -> Result<()>;
+    /// Whose token it is, and until when.
+    async fn token(&self, hash: &[u8; 32]) -> Result<Option<(Credential, Timestamp)>>;
+    /// Ends a token, if it is this account's.
+    async fn revoke_token(&self, account: CredentialId, hash: &[u8; 32]) -> Result<()>;
 
     async fn add_cluster(&self, cluster: &Cluster) -> Result<()>;
     async fn cluster(&self, id: ClusterId) -> Result<Option<Cluster>>;
@@ -99,6 +130,11 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn clusters(&self, project: Option<ProjectId>) -> Result<Vec<Cluster>>;
     /// Forgets a cluster and its checkpoints; refused while one of them is unfinished.
     async fn remove_cluster(&self, id: ClusterId) -> Result<()>;
+
+    /// The default until it is set.
+    async fn schedule(&self, cluster: ClusterId) -> Result<Schedule>;
+    /// Changes a schedule as one step; gives what it became.
+    async fn change_schedule(&self, cluster: ClusterId, changes: &[(Setting, u32)]) -> Result<Schedule>;
 
     /// Takes the lease of a cluster for `ttl` if nobody else's is still running. A lease that is
     /// taken has a higher epoch than every lease of that cluster before it.
@@ -129,4 +165,10 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn delete_checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<()>;
     /// Forgets a queued checkpoint that no server has begun; whether it was still queued.
     async fn withdraw_checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<bool>;
+
+    async fn append_audit(&self, entries: &[AuditEntry]) -> Result<()>;
+    /// Newest first.
+    async fn audit(&self, page: Page) -> Result<Vec<AuditEntry>>;
+    /// Forgets what is older than `before`, and the oldest beyond `most`; how many that were.
+    async fn trim_audit(&self, before: Timestamp, most: u64) -> Result<u64>;
 }

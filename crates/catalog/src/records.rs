@@ -1,34 +1,87 @@
 //! What the catalog keeps, apart from checkpoints, which are [`stillpoint_core`]'s.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
-use stillpoint_core::{ClusterId, KeyId, ProjectId, Role};
+use serde::{Deserialize, Serialize};
+use stillpoint_core::{ClusterId, CredentialId, OrganizationId, ProjectId, Role};
 
-/// A project owns clusters and keys. The API also calls it a group.
+/// An organisation owns projects, keys and service accounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Project {
-    pub id: ProjectId,
+pub struct Organization {
+    pub id: OrganizationId,
     pub name: String,
     pub created: Timestamp,
 }
 
-/// A programmatic API key.
+/// A project owns clusters. The API also calls it a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    pub id: ProjectId,
+    pub organization: OrganizationId,
+    pub name: String,
+    pub created: Timestamp,
+}
+
+/// What a client logs in as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CredentialKind {
+    /// A programmatic API key, for Digest.
+    Key,
+    /// A service account, for OAuth.
+    ServiceAccount,
+}
+
+/// A key or a service account.
 #[derive(Clone)]
-pub struct ApiKey {
-    pub id: KeyId,
-    pub project: ProjectId,
-    /// What a client logs in with.
-    pub public: String,
-    /// HA1 = MD5(public ":" realm ":" private) in hex: all that Digest needs. The private key itself
-    /// is shown once and never kept.
-    pub ha1: SecretString,
-    pub role: Role,
+pub struct Credential {
+    pub id: CredentialId,
+    pub kind: CredentialKind,
+    pub organization: OrganizationId,
+    /// A key's public part, a service account's client id.
+    pub login: String,
+    /// What its secret is checked against, in hex; the secret itself is shown once and never kept.
+    /// A key's HA1 = MD5(public ":" realm ":" private), all that Digest needs; the SHA-256 of a
+    /// service account's secret.
+    pub proof: SecretString,
+    /// What it may do in each of its organisation's projects; nothing in those that are not here.
+    pub roles: BTreeMap<ProjectId, Role>,
     /// Where requests may come from; anywhere if empty.
     pub access_list: Vec<IpNet>,
     pub created: Timestamp,
+}
+
+/// A bearer token of a service account. It is kept as its hash: who reads the catalog cannot use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessToken {
+    pub hash: [u8; 32],
+    pub account: CredentialId,
+    pub expires: Timestamp,
+}
+
+/// Who did what, when, from where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditEntry {
+    pub at: Timestamp,
+    /// A key's public part, a service account's client id, or the user of the command line; if the
+    /// request was let in as somebody's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// The client's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The method and the path of a request, or a command.
+    pub action: String,
+    /// The status of the reply to a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The error's code, if it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A sharded cluster.
@@ -72,12 +125,12 @@ impl Page {
 }
 
 // Written by hand, so that a secret cannot come into a log with a record.
-impl fmt::Debug for ApiKey {
+impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiKey")
-            .field("public", &self.public)
-            .field("project", &self.project)
-            .field("role", &self.role)
+        f.debug_struct("Credential")
+            .field("kind", &self.kind)
+            .field("login", &self.login)
+            .field("roles", &self.roles)
             .finish_non_exhaustive()
     }
 }
@@ -92,11 +145,13 @@ impl fmt::Debug for Cluster {
     }
 }
 
-impl PartialEq for ApiKey {
+impl PartialEq for Credential {
     fn eq(&self, other: &Self) -> bool {
-        let plain =
-            |key: &ApiKey| (key.id, key.project, key.public.clone(), key.role, key.access_list.clone(), key.created);
-        plain(self) == plain(other) && self.ha1.expose_secret() == other.ha1.expose_secret()
+        let plain = |one: &Credential| {
+            let Credential { id, kind, organization, login, roles, access_list, created, proof: _ } = one.clone();
+            (id, kind, organization, login, roles, access_list, created)
+        };
+        plain(self) == plain(other) && self.proof.expose_secret() == other.proof.expose_secret()
     }
 }
 

@@ -116,8 +116,12 @@ id!(
     CheckpointId
 );
 id!(
-    /// An API key (not its public part, which clients log in with).
-    KeyId
+    /// An organisation, which owns projects and credentials.
+    OrganizationId
+);
+id!(
+    /// An API key or a service account (not what a client logs in with).
+    CredentialId
 );
 
 #[cfg(test)]

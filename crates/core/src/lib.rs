@@ -7,8 +7,8 @@
 //! - [`ids`]: identifiers of 24 hex digits, one type for each kind of thing
 //! - [`time`]: cluster times, the `Timestamp` of an oplog entry
 //! - [`checkpoint`]: the record of a checkpoint and the state machine that takes one
-//! - [`schedule`]: when the next checkpoint is due
-//! - [`role`]: what an API key may do
+//! - [`schedule`]: what is to be taken and kept, and when the next checkpoint is due
+//! - [`role`]: what a key or a service account may do
 
 pub mod checkpoint;
 pub mod ids;
@@ -16,6 +16,6 @@ pub mod role;
 pub mod schedule;
 pub mod time;
 
-pub use ids::{CheckpointId, ClusterId, KeyId, ProjectId};
+pub use ids::{CheckpointId, ClusterId, CredentialId, OrganizationId, ProjectId};
 pub use role::Role;
 pub use time::ClusterTime;

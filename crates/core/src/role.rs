@@ -1,4 +1,4 @@
-//! What an API key may do in its project. The names are the API's own.
+//! What a key or a service account may do in a project. The names are the API's own.
 
 use std::fmt;
 use std::str::FromStr;

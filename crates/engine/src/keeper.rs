@@ -100,7 +100,7 @@ async fn next(setup: &Setup, lease: &Lease, cluster: &Cluster) -> Result<Option<
     if let Some(unfinished) = catalog.unfinished_checkpoint(lease.cluster).await? {
         return Ok(Some(unfinished));
     }
-    let Some(interval) = setup.interval else {
+    let Some(interval) = catalog.schedule(lease.cluster).await?.interval(setup.interval) else {
         return Ok(None);
     };
     let last = catalog.checkpoints(lease.cluster, Page::FIRST).await?;

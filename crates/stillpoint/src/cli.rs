@@ -24,12 +24,19 @@ pub struct Cli {
 pub enum Command {
     /// Run the server: take checkpoints and answer the API.
     Serve,
+    /// Organisations, which own projects, keys and service accounts. Most need only the one that is
+    /// there, `default`.
+    #[command(subcommand)]
+    Organization(OrganizationCommand),
     /// Projects, which the API also calls groups.
     #[command(subcommand)]
     Project(ProjectCommand),
-    /// API keys.
+    /// API keys, for HTTP Digest.
     #[command(subcommand)]
-    Key(KeyCommand),
+    Key(CredentialCommand),
+    /// Service accounts, for OAuth on v2 of the API.
+    #[command(subcommand)]
+    ServiceAccount(CredentialCommand),
     /// The sharded clusters to look after.
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -40,12 +47,33 @@ pub enum Command {
     Status,
     /// Examine a cluster: reachability, versions, privileges, oplogs, clocks.
     Doctor(DoctorArgs),
+    /// Who did what, newest first: writes and refused requests.
+    Audit {
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: u64,
+    },
+    /// Print the API's description as an OpenAPI 3.1 document.
+    Openapi,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OrganizationCommand {
+    /// Make an organisation.
+    Create { name: String },
+    /// List the organisations.
+    List,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum ProjectCommand {
     /// Make a project.
-    Create { name: String },
+    Create {
+        name: String,
+        /// The organisation that owns it, by name.
+        #[arg(long, value_name = "NAME", default_value = stillpoint_catalog::DEFAULT_ORGANIZATION)]
+        organization: String,
+    },
     /// List the projects.
     List,
 }
@@ -58,8 +86,8 @@ pub struct OfProject {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum KeyCommand {
-    /// Make an API key. Its private part is shown once.
+pub enum CredentialCommand {
+    /// Make one with a role in a project. Its secret is shown once.
     Create {
         #[command(flatten)]
         of: OfProject,
@@ -67,22 +95,46 @@ pub enum KeyCommand {
         #[arg(long)]
         role: Role,
         /// Addresses that requests may come from, as 192.0.2.7 or 192.0.2.0/24; repeat it for more.
-        /// Without any, requests may come from anywhere. What counts is the address of the connection:
-        /// behind a proxy that is the proxy's.
+        /// Without any, requests may come from anywhere. Behind a proxy what counts is the proxy's
+        /// address, unless the proxy is one of server.trusted_proxies.
         #[arg(long = "access-list", value_name = "CIDR", value_parser = network)]
         access_list: Vec<IpNet>,
     },
-    /// List a project's keys, without their private parts.
+    /// List those that have a role in a project, without their secrets.
     List {
         #[command(flatten)]
         of: OfProject,
     },
-    /// Delete a key; it is refused from then on.
+    /// Give one a role in a further project of its organisation, or another role.
+    Grant {
+        #[command(flatten)]
+        of: OfProject,
+        /// A key's public part, or a service account's client id.
+        login: String,
+        /// GROUP_READ_ONLY or GROUP_OWNER.
+        #[arg(long)]
+        role: Role,
+    },
+    /// Take its role in a project away.
+    Revoke {
+        #[command(flatten)]
+        of: OfProject,
+        /// A key's public part, or a service account's client id.
+        login: String,
+    },
+    /// Give one a new secret. The old one, and tokens that were given for it, are refused from then on.
+    Rotate {
+        #[command(flatten)]
+        of: OfProject,
+        /// A key's public part, or a service account's client id.
+        login: String,
+    },
+    /// Delete one; it is refused from then on.
     Delete {
         #[command(flatten)]
         of: OfProject,
-        /// The key's public part.
-        public_key: String,
+        /// A key's public part, or a service account's client id.
+        login: String,
     },
 }
 
@@ -183,7 +235,7 @@ pub struct DoctorArgs {
 }
 
 /// A network, or one address as the network of just that.
-fn network(text: &str) -> Result<IpNet, String> {
+pub fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
     text.parse::<IpNet>().or_else(|_| address()).map_err(|_| "write it as 192.0.2.7 or 192.0.2.0/24".into())
 }

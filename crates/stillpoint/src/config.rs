@@ -8,11 +8,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::SignedDuration;
 use serde::Deserialize;
+use stillpoint_api::Settings;
+use stillpoint_api::audit::Keep;
+use stillpoint_api::rates::Rate;
 use stillpoint_core::checkpoint::Limits;
 use stillpoint_core::schedule::INTERVALS_MIN;
 
+use crate::cli;
 use crate::error::CliError;
 
 const DEFAULT_FILE: &str = "stillpoint.toml";
@@ -24,6 +29,7 @@ pub struct Config {
     pub catalog: Catalog,
     pub secrets: Secrets,
     pub checkpoint: Checkpoint,
+    pub audit: Audit,
     pub log: Log,
     /// Relative paths start here.
     #[serde(skip)]
@@ -41,6 +47,13 @@ pub struct Server {
     pub tls_key: Option<PathBuf>,
     /// Allows plain HTTP on an address that others can reach, as behind a proxy that does TLS.
     pub allow_plain_http: bool,
+    /// Proxies, as 192.0.2.7 or 192.0.2.0/24, whose X-Forwarded-For says where a request comes from.
+    pub trusted_proxies: Vec<Network>,
+    /// Requests a minute that a key may make on v1.0 and on the Ops Manager surface; 0 sets no limit.
+    /// v2 has the one that its clients know.
+    pub v1_rate_limit: u32,
+    /// Connections at once.
+    pub connections: usize,
     /// How long a shutdown may take: requests under way, and balancers to be put back.
     pub shutdown: SignedDuration,
 }
@@ -53,8 +66,40 @@ impl Default for Server {
             tls_cert: None,
             tls_key: None,
             allow_plain_http: false,
+            trusted_proxies: Vec::new(),
+            v1_rate_limit: 0,
+            connections: stillpoint_api::Limits::default().connections,
             shutdown: SignedDuration::from_secs(60),
         }
+    }
+}
+
+/// A network, or one address as the network of just that.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Network(pub IpNet);
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Network, String> {
+        cli::network(&text).map(Network)
+    }
+}
+
+/// The audit trail in the catalog.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// How long an entry is kept.
+    pub keep_days: u32,
+    /// How many are kept at most.
+    pub entries: u64,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Audit { keep_days: 90, entries: Keep::default().entries }
     }
 }
 
@@ -159,6 +204,8 @@ fn load_from(file: Option<&Path>, environment: HashMap<String, String>) -> Resul
         .prefix_separator("_")
         .separator("__")
         .try_parsing(true)
+        .list_separator(",")
+        .with_list_parse_key("server.trusted_proxies")
         .source(Some(ours.collect()));
     let mut config: Config =
         builder.add_source(environment).build().map_err(wrong)?.try_deserialize().map_err(wrong)?;
@@ -193,7 +240,32 @@ impl Config {
         if !(1..=10).contains(&self.checkpoint.token_attempts) {
             return Err(CliError::Config("checkpoint.token_attempts must be from 1 to 10".into()));
         }
+        if !(1..=100_000).contains(&self.server.connections) {
+            return Err(CliError::Config("server.connections must be from 1 to 100000".into()));
+        }
+        if !(1..=36_500).contains(&self.audit.keep_days) || !(1..=100_000_000).contains(&self.audit.entries) {
+            return Err(CliError::Config(
+                "audit.keep_days must be from 1 to 36500, and audit.entries from 1 to 100000000".into(),
+            ));
+        }
         Ok(())
+    }
+
+    /// What of the API the operator decides.
+    pub fn api(&self) -> Result<Settings, CliError> {
+        let server = &self.server;
+        let public_url = server.public_url.as_deref().map(str::parse).transpose();
+        let limit = server.v1_rate_limit;
+        Ok(Settings {
+            public_url: public_url.map_err(|e| CliError::Config(format!("server.public_url: {e}")))?,
+            trusted_proxies: server.trusted_proxies.iter().map(|Network(net)| *net).collect(),
+            rate: (limit > 0).then_some(Rate { capacity: limit, refill: limit }),
+            interval: self.interval()?,
+            audit: Keep {
+                time: SignedDuration::from_hours(24 * i64::from(self.audit.keep_days)),
+                entries: self.audit.entries,
+            },
+        })
     }
 
     pub fn path(&self, path: &Path) -> PathBuf {

@@ -1,12 +1,13 @@
 //! What the commands share: the opened catalog, and names turned into records.
 
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
 use stillpoint_catalog::sqlite::SqliteCatalog;
-use stillpoint_catalog::{Catalog, Cluster, Project};
+use stillpoint_catalog::{AuditEntry, Catalog, Cluster, Project};
 use stillpoint_core::ProjectId;
 
 use crate::cli::{OfCluster, UriArgs};
@@ -26,6 +27,16 @@ pub fn now() -> Timestamp {
 /// Random bits that nobody can guess.
 pub fn chance() -> u64 {
     rand::random()
+}
+
+/// Records what a command has done. The command stays done if that fails.
+pub async fn audited(catalog: &dyn Catalog, action: String) {
+    let uid = std::fs::metadata("/proc/self").map(|data| data.uid());
+    let actor = uid.map_or("the command line".to_owned(), |uid| format!("uid {uid}, command line"));
+    let entry = AuditEntry { at: now(), actor: Some(actor), from: None, action, status: None, error: None };
+    if let Err(error) = catalog.append_audit(std::slice::from_ref(&entry)).await {
+        tracing::warn!(%error, action = entry.action, "this was done, but could not be recorded in the audit trail");
+    }
 }
 
 /// A project by its name, or else by its id.

@@ -24,6 +24,7 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 use error::CliError;
+use stillpoint_catalog::CredentialKind;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -56,11 +57,23 @@ async fn run(cli: Cli) -> Result<(), CliError> {
             match command {
                 Command::Serve => Ok(()),
                 Command::Project(command) => commands::project::run(&config, &output, command).await,
-                Command::Key(command) => commands::key::run(&config, &output, command).await,
+                Command::Organization(command) => commands::organization::run(&config, &output, command).await,
+                Command::Key(command) => {
+                    commands::credential::run(&config, &output, CredentialKind::Key, command).await
+                }
+                Command::ServiceAccount(command) => {
+                    commands::credential::run(&config, &output, CredentialKind::ServiceAccount, command).await
+                }
                 Command::Cluster(command) => commands::cluster::run(&config, &output, command).await,
                 Command::Checkpoint(command) => commands::checkpoint::run(&config, &output, command).await,
                 Command::Status => commands::status::run(&config, &output).await,
                 Command::Doctor(args) => commands::doctor::run(&config, &output, args).await,
+                Command::Audit { limit } => commands::audit::run(&config, &output, limit).await,
+                Command::Openapi => {
+                    let document = stillpoint_api::describe::openapi(&config.base_url());
+                    output.print(&document, || format!("{document:#}"));
+                    Ok(())
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ mod tests;
 
 use std::sync::{Mutex, PoisonError};
 
-use axum::http::HeaderValue;
+use http::HeaderValue;
 use jiff::Timestamp;
 use md5::{Digest, Md5};
 use ring::hmac;

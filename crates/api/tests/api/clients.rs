@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use axum::http::Method;
+use http::Method;
 use stillpoint_api::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -56,6 +56,28 @@ async fn curl_asks_for_a_checkpoint_and_deletes_one() {
     // HTTP/2 is in `over_tls_links_begin_with_https_and_hsts_is_given`.
     let http2 = curl(&["--http2-prior-knowledge", &url(&collection())]).await;
     assert!(http2.starts_with("HTTP/2 401"), "{http2}");
+}
+
+#[tokio::test]
+async fn head_is_get_without_the_body() {
+    let lab = Lab::new().await;
+    let server = lab.serve(Options::default()).await;
+    let url = format!("http://{}{}", server.address, item());
+    let user = format!("{READER}:{}", private(READER));
+    let get = curl(&["--user", &user, "--digest", &url]).await;
+    let head = curl(&["--user", &user, "--digest", "--head", &url]).await;
+    let last = |text: &str| text.rsplit_once("HTTP/1.1 200 OK\r\n").unwrap().1.to_owned();
+    let (get, head) = (last(&get), last(&head));
+    let (get_headers, body) = get.split_once("\r\n\r\n").unwrap();
+    let (head_headers, nothing) = head.split_once("\r\n\r\n").unwrap();
+    let without_date = |headers: &str| {
+        let mut lines: Vec<_> = headers.lines().filter(|line| !line.starts_with("date:")).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(without_date(head_headers), without_date(get_headers));
+    assert!(head_headers.contains(&format!("content-length: {}", body.len())), "{head_headers}");
+    assert_eq!(nothing, "");
 }
 
 /// Sends a request on an open connection and reads its reply: the status line, the challenge if there

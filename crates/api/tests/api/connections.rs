@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::extract::Request;
-use axum::routing::get;
-use stillpoint_api::tls::{TlsError, from_files};
-use stillpoint_api::{Limits, Options, Peer};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use stillpoint_api::tls::{TlsError, follow, from_files};
+use stillpoint_api::{Limits, Options, Peer, Service};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -16,16 +17,22 @@ use tokio::time::sleep;
 
 use crate::support::{Lab, READER, Running, item, limits, private};
 
-/// A router whose one route waits to be let go.
-fn slow() -> (Router, Arc<Notify>, Arc<Notify>) {
-    let (began, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (for_route, wait) = (began.clone(), go.clone());
-    let route = get(move || async move {
-        for_route.notify_one();
-        wait.notified().await;
-        "done"
-    });
-    (Router::new().route("/slow", route), began, go)
+/// Answers once it is let go, with who asked.
+struct Slow {
+    began: Notify,
+    go: Notify,
+}
+
+impl Service for Slow {
+    async fn answer(&self, _: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+        self.began.notify_one();
+        self.go.notified().await;
+        Response::new(Full::from(format!("done for {peer:?}")))
+    }
+}
+
+fn slow() -> Arc<Slow> {
+    Arc::new(Slow { began: Notify::new(), go: Notify::new() })
 }
 
 async fn open(server: &Running, text: &str) -> TcpStream {
@@ -45,28 +52,28 @@ const SLOW: &str = "GET /slow HTTP/1.1\r\nHost: h\r\n\r\n";
 
 #[tokio::test]
 async fn a_shutdown_lets_a_request_under_way_finish_and_closes_idle_connections() {
-    let (router, began, go) = slow();
-    let server = Running::start(router, Options::default()).await;
+    let slow = slow();
+    let server = Running::start(slow.clone(), Options::default()).await;
     let idle = open(&server, "").await;
     let busy = open(&server, SLOW).await;
-    began.notified().await;
+    slow.began.notified().await;
     server.stop();
     assert_eq!(rest(idle).await, "");
     assert!(TcpStream::connect(server.address).await.is_err(), "no new connections");
     assert!(!server.task.is_finished());
-    go.notify_one();
+    slow.go.notify_one();
     let reply = rest(busy).await;
-    assert!(reply.starts_with("HTTP/1.1 200 OK") && reply.ends_with("done"), "{reply}");
+    assert!(reply.starts_with("HTTP/1.1 200 OK") && reply.contains("\r\n\r\ndone"), "{reply}");
     assert_eq!(server.task.await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn what_does_not_finish_in_time_is_cut_off() {
-    let (router, began, _go) = slow();
+    let slow = slow();
     let limits = Limits { drain: Duration::from_millis(200), ..limits() };
-    let server = Running::start(router, Options { limits, tls: None }).await;
+    let server = Running::start(slow.clone(), Options { limits, tls: None }).await;
     let busy = open(&server, SLOW).await;
-    began.notified().await;
+    slow.began.notified().await;
     server.stop();
     assert_eq!(server.task.await.unwrap(), 1);
     assert_eq!(rest(busy).await, "");
@@ -74,9 +81,9 @@ async fn what_does_not_finish_in_time_is_cut_off() {
 
 #[tokio::test]
 async fn a_header_that_does_not_come_in_time_ends_the_connection() {
-    let (router, ..) = slow();
+    let slow = slow();
     let limits = Limits { header: Duration::from_millis(200), idle: Duration::from_millis(200), ..limits() };
-    let server = Running::start(router, Options { limits, tls: None }).await;
+    let server = Running::start(slow.clone(), Options { limits, tls: None }).await;
     for text in ["", "GET", "GET /slow HTTP/1.1\r\nHost: h\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
         let begun = Instant::now();
         rest(open(&server, text).await).await;
@@ -86,8 +93,8 @@ async fn a_header_that_does_not_come_in_time_ends_the_connection() {
 
 #[tokio::test]
 async fn a_header_that_is_too_large_is_refused() {
-    let (router, ..) = slow();
-    let server = Running::start(router, Options::default()).await;
+    let slow = slow();
+    let server = Running::start(slow.clone(), Options::default()).await;
     let large = format!("GET /slow HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(40_000));
     let reply = rest(open(&server, &large).await).await;
     assert!(reply.starts_with("HTTP/1.1 431") || reply.is_empty(), "{reply}");
@@ -95,17 +102,17 @@ async fn a_header_that_is_too_large_is_refused() {
 
 #[tokio::test]
 async fn connections_beyond_the_cap_wait_for_one_to_close() {
-    let (router, began, go) = slow();
+    let slow = slow();
     let limits = Limits { connections: 1, ..limits() };
-    let server = Running::start(router, Options { limits, tls: None }).await;
+    let server = Running::start(slow.clone(), Options { limits, tls: None }).await;
     let first = open(&server, "").await;
     sleep(Duration::from_millis(50)).await;
     let second = open(&server, SLOW).await;
-    let waited = tokio::time::timeout(Duration::from_millis(200), began.notified()).await;
+    let waited = tokio::time::timeout(Duration::from_millis(200), slow.began.notified()).await;
     assert!(waited.is_err(), "the second was served beside the first");
     drop(first);
-    began.notified().await;
-    go.notify_one();
+    slow.began.notified().await;
+    slow.go.notify_one();
     drop(second);
 }
 
@@ -116,7 +123,8 @@ async fn over_tls_links_begin_with_https_and_hsts_is_given() {
     let (certificate, key) = (lab.folder.path().join("cert.pem"), lab.folder.path().join("key.pem"));
     std::fs::write(&certificate, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let server = lab.serve(Options { tls: Some(from_files(&certificate, &key).unwrap()), limits: limits() }).await;
+    let server =
+        lab.serve(Options { tls: Some(follow(certificate.clone(), key.clone()).unwrap()), limits: limits() }).await;
 
     let url = format!("https://localhost:{}{}", server.address.port(), item());
     for version in ["--http1.1", "--http2"] {
@@ -141,9 +149,10 @@ async fn over_tls_links_begin_with_https_and_hsts_is_given() {
 }
 
 #[tokio::test]
-async fn handlers_are_told_who_is_at_the_other_end() {
-    let route = get(|request: Request| async move { format!("{:?}", request.extensions().get::<Peer>().unwrap()) });
-    let server = Running::start(Router::new().route("/", route), Options::default()).await;
+async fn the_service_is_told_who_is_at_the_other_end() {
+    let slow = slow();
+    slow.go.notify_one();
+    let server = Running::start(slow, Options::default()).await;
     let stream = open(&server, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
     let own = stream.local_addr().unwrap();
     assert!(rest(stream).await.ends_with(&format!("Peer {{ address: {own}, tls: false }}")));

@@ -6,7 +6,7 @@ use stillpoint_catalog::Catalog;
 use stillpoint_core::CheckpointId;
 use stillpoint_core::checkpoint::{Checkpoint, Part, PartId, State, Token, Trouble};
 
-use crate::support::{CHECKPOINT, CLUSTER, Lab, OWNER, collection, completed, failed, item, time};
+use crate::support::{CHECKPOINT, CLUSTER, GROUP, Lab, OWNER, collection, completed, failed, item, time};
 
 /// The published example's reply, with its blank lines and trailing spaces (of the page, not of the
 /// reply) taken out.
@@ -114,7 +114,7 @@ async fn asking_for_a_checkpoint_queues_it_and_wakes_the_engine() {
 }
 
 fn document(checkpoint: &Checkpoint) -> serde_json::Value {
-    let place = Place::new("https://h", &ATLAS_V1, "6b8cd3c380eef5349ef77af7".parse().unwrap(), "Cluster0");
+    let place = Place::new("https://h", &ATLAS_V1, GROUP.parse().unwrap(), CLUSTER.parse().unwrap(), "Cluster0");
     let mut document = checkpoint_document(&View { place: &place, checkpoint });
     document.as_object_mut().unwrap().shift_remove("links");
     document

@@ -1,9 +1,9 @@
 //! Every error code that is given, and how it reads.
 
+use http_body_util::Full;
 use std::sync::atomic::Ordering;
 
-use axum::body::Body;
-use axum::http::{Method, Request};
+use http::{Method, Request};
 use insta::assert_snapshot;
 use rusqlite::Connection;
 
@@ -89,7 +89,7 @@ async fn what_is_not_there() {
 async fn outside_the_api_nobody_is_asked_for_credentials() {
     let lab = Lab::new().await;
     for path in ["/", "/apis", "/favicon.ico", "//api/atlas", "/API/atlas/v1.0"] {
-        let reply = lab.send(Request::get(path).body(Body::empty()).unwrap()).await;
+        let reply = lab.send(Request::get(path).body(Full::default()).unwrap()).await;
         assert_eq!(line(&reply), format!("404 RESOURCE_NOT_FOUND [\"{path}\"] Cannot find resource {path}."));
         assert_eq!(reply.header("www-authenticate"), None);
     }
@@ -182,7 +182,7 @@ async fn a_host_that_is_none_goes_into_no_link() {
 async fn every_way_to_be_challenged_reads_the_same() {
     let lab = Lab::new().await;
     let target = item();
-    let nobody = lab.send(Request::get(&target).body(Body::empty()).unwrap()).await;
+    let nobody = lab.send(Request::get(&target).body(Full::default()).unwrap()).await;
     assert_snapshot!(line(&nobody), @r#"401 USER_UNAUTHORIZED [] You are not authorized for this resource."#);
     let challenge = nobody.header("www-authenticate").unwrap().to_owned();
     assert_eq!(nobody.headers.get_all("www-authenticate").iter().count(), 1);
@@ -199,15 +199,15 @@ async fn every_way_to_be_challenged_reads_the_same() {
         answer(&challenge, OWNER, &crate::support::private(OWNER), &Method::POST, &target),
         right.replace("qop=auth", "qop=auth-int"),
     ] {
-        let request = Request::get(&target).header("authorization", &login).body(Body::empty()).unwrap();
+        let request = Request::get(&target).header("authorization", &login).body(Full::default()).unwrap();
         let reply = lab.send(request).await;
         assert_eq!((reply.status, &reply.body), (nobody.status, &nobody.body), "{login}");
         assert!(reply.header("www-authenticate").unwrap().ends_with(", stale=false"), "{login}");
     }
     let twice = Request::get(&target).header("authorization", &right).header("authorization", &right);
-    assert_eq!(lab.send(twice.body(Body::empty()).unwrap()).await.status, 401);
+    assert_eq!(lab.send(twice.body(Full::default()).unwrap()).await.status, 401);
 
-    let request = || Request::get(&target).header("authorization", &right).body(Body::empty()).unwrap();
+    let request = || Request::get(&target).header("authorization", &right).body(Full::default()).unwrap();
     assert_eq!(lab.send(request()).await.status, 200);
     let replayed = lab.send(request()).await;
     assert_eq!(replayed.body, nobody.body);
@@ -219,11 +219,11 @@ async fn an_old_nonce_is_stale_and_the_new_one_works() {
     let lab = Lab::new().await;
     let login = lab.login(OWNER, &Method::GET, &item()).await;
     lab.clock.fetch_add(301_000, Ordering::SeqCst);
-    let stale = lab.send(Request::get(item()).header("authorization", login).body(Body::empty()).unwrap()).await;
+    let stale = lab.send(Request::get(item()).header("authorization", login).body(Full::default()).unwrap()).await;
     let challenge = stale.header("www-authenticate").unwrap();
     assert!(challenge.ends_with(", stale=true"));
     let login = answer(challenge, OWNER, &crate::support::private(OWNER), &Method::GET, &item());
-    let request = Request::get(item()).header("authorization", login).body(Body::empty()).unwrap();
+    let request = Request::get(item()).header("authorization", login).body(Full::default()).unwrap();
     assert_eq!(lab.send(request).await.status, 200);
 }
 
@@ -232,7 +232,7 @@ async fn a_panic_or_a_broken_catalog_is_an_unexpected_error_and_names_nothing() 
     let lab = Lab::new().await;
     let login = lab.login(READER, &Method::GET, &item()).await;
     let noon = lab.clock.swap(-1, Ordering::SeqCst);
-    let request = Request::get(item()).header("authorization", login).body(Body::empty()).unwrap();
+    let request = Request::get(item()).header("authorization", login).body(Full::default()).unwrap();
     let panicked = line(&lab.send(request).await);
     lab.clock.store(noon, Ordering::SeqCst);
 

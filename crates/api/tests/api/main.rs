@@ -1,10 +1,17 @@
 //! The interface as its clients see it.
 
+mod audit;
+mod authorization;
 mod clients;
 mod connections;
+mod description;
 mod documents;
 mod errors;
 mod lists;
+mod oauth;
+mod rates;
 mod roles;
-mod speed;
+mod schedule;
 mod support;
+mod surfaces;
+mod versions;

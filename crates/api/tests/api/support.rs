@@ -4,23 +4,22 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use base64::Engine;
+use bytes::Bytes;
 use digest_auth::{AuthContext, HttpMethod};
-use http_body_util::BodyExt;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full};
 use jiff::Timestamp;
-use stillpoint_api::{ApiState, Limits, Options, Peer, ha1, router, serve};
+use stillpoint_api::{ApiState, Interface, Limits, Options, Peer, Service, Settings, ha1, serve};
 use stillpoint_catalog::seal::Sealer;
 use stillpoint_catalog::sqlite::SqliteCatalog;
-use stillpoint_catalog::{ApiKey, Catalog, Cluster, Project};
+use stillpoint_catalog::{AuditEntry, Catalog, Cluster, Credential, CredentialKind, Organization, Page, Project};
 use stillpoint_core::checkpoint::{Checkpoint, Failure, Found, Part, PartId, PutBack, Reason, Released, State, Token};
-use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, KeyId, ProjectId, Role};
+use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, CredentialId, OrganizationId, ProjectId, Role};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
-use tower::ServiceExt;
 
 pub const GROUP: &str = "6b8cd3c380eef5349ef77af7";
 pub const OTHER_GROUP: &str = "6b8cd3c380eef5349ef77af8";
@@ -30,6 +29,13 @@ pub const OWNER: &str = "owneraaa";
 pub const READER: &str = "readeraa";
 pub const OTHER: &str = "otheraaa";
 pub const NEARBY: &str = "nearbyaa";
+/// Of another organisation, as is its project.
+pub const FOREIGN: &str = "foreigna";
+pub const ORGANIZATION: &str = "6b8cd3c380eef5349ef77a01";
+pub const FOREIGN_GROUP: &str = "6b8cd3c380eef5349ef77afa";
+/// Has a role in both projects of its organisation.
+pub const BOTH: &str = "bothaaaa";
+pub const ACCOUNT: &str = "mdb_sa_id_6b8cd3c380eef5349ef77af7";
 
 pub fn private(public: &str) -> String {
     format!("private-{public}")
@@ -50,7 +56,7 @@ pub fn time(text: &str) -> Timestamp {
 pub struct Lab {
     pub folder: TempDir,
     pub catalog: SqliteCatalog,
-    pub router: Router,
+    pub interface: Arc<Interface>,
     pub wake: Arc<Notify>,
     /// Milliseconds since the Unix epoch; a negative clock panics.
     pub clock: Arc<AtomicI64>,
@@ -74,36 +80,63 @@ impl Reply {
     }
 }
 
-pub fn key(public: &str, project: &str, role: Role, access_list: &[&str]) -> ApiKey {
-    ApiKey {
-        id: KeyId::new(time("2026-01-01T00:00:00Z"), public.bytes().map(u64::from).sum()),
-        project: project.parse().unwrap(),
-        public: public.into(),
-        ha1: ha1(public, &private(public)).into(),
-        role,
+pub fn key(public: &str, organization: OrganizationId, roles: &[(&str, Role)], access_list: &[&str]) -> Credential {
+    Credential {
+        id: CredentialId::new(
+            time("2026-01-01T00:00:00Z"),
+            public.bytes().fold(7, |sum: u64, b| sum.wrapping_mul(31) + u64::from(b)),
+        ),
+        kind: CredentialKind::Key,
+        organization,
+        login: public.into(),
+        proof: ha1(public, &private(public)).into(),
+        roles: roles.iter().map(|(project, role)| (project.parse().unwrap(), *role)).collect(),
         access_list: access_list.iter().map(|net| net.parse().unwrap()).collect(),
         created: time("2026-01-01T00:00:00Z"),
     }
 }
 
+/// A service account with the secret that [`private`] gives.
+pub fn account(login: &str, organization: OrganizationId, roles: &[(&str, Role)]) -> Credential {
+    let proof = stillpoint_api::oauth::proof(&private(login)).into();
+    Credential { kind: CredentialKind::ServiceAccount, proof, ..key(login, organization, roles, &[]) }
+}
+
 impl Lab {
-    /// Two projects with keys; one cluster with one completed checkpoint.
     pub async fn new() -> Lab {
+        Lab::with(Settings::default()).await
+    }
+
+    /// Two projects of one organisation and one of another, with keys; one cluster with one completed
+    /// checkpoint.
+    pub async fn with(settings: Settings) -> Lab {
         let folder = tempfile::tempdir().unwrap();
         let sealer = Sealer::from_file(&folder.path().join("key")).unwrap();
         let catalog = SqliteCatalog::open(&folder.path().join("catalog"), sealer).unwrap();
         let created = time("2026-01-01T00:00:00Z");
-        for (id, name) in [(GROUP, "one"), (OTHER_GROUP, "other")] {
-            let project = Project { id: id.parse().unwrap(), name: name.into(), created };
+        let organization: OrganizationId = ORGANIZATION.parse().unwrap();
+        let foreign = OrganizationId::new(created, 2);
+        for (id, name) in [(organization, "ours"), (foreign, "foreign")] {
+            let organization = Organization { id, name: name.into(), created };
+            catalog.create_organization(&organization).await.unwrap();
+        }
+        for (id, name, organization) in
+            [(GROUP, "one", organization), (OTHER_GROUP, "other", organization), (FOREIGN_GROUP, "foreign", foreign)]
+        {
+            let project = Project { id: id.parse().unwrap(), organization, name: name.into(), created };
             catalog.create_project(&project).await.unwrap();
         }
-        for key in [
-            key(OWNER, GROUP, Role::GroupOwner, &[]),
-            key(READER, GROUP, Role::GroupReadOnly, &[]),
-            key(OTHER, OTHER_GROUP, Role::GroupOwner, &[]),
-            key(NEARBY, GROUP, Role::GroupOwner, &["10.0.0.0/8", "2001:db8::/32"]),
+        let (owner, reader) = (Role::GroupOwner, Role::GroupReadOnly);
+        for credential in [
+            key(OWNER, organization, &[(GROUP, owner)], &[]),
+            key(READER, organization, &[(GROUP, reader)], &[]),
+            key(OTHER, organization, &[(OTHER_GROUP, owner)], &[]),
+            key(BOTH, organization, &[(GROUP, reader), (OTHER_GROUP, owner)], &[]),
+            key(NEARBY, organization, &[(GROUP, owner)], &["10.0.0.0/8", "2001:db8::/32"]),
+            key(FOREIGN, foreign, &[(FOREIGN_GROUP, owner)], &[]),
+            account(ACCOUNT, organization, &[(GROUP, owner)]),
         ] {
-            catalog.create_key(&key).await.unwrap();
+            catalog.create_credential(&credential).await.unwrap();
         }
         for (n, name) in ["Cluster0", "a/b c%"].into_iter().enumerate() {
             let id = if n == 0 { CLUSTER.parse().unwrap() } else { ClusterId::new(created, n as u64) };
@@ -130,30 +163,74 @@ impl Lab {
                 Timestamp::from_millisecond(u64::try_from(for_clock.load(Ordering::SeqCst)).unwrap() as i64).unwrap()
             }),
             chance: Arc::new(move || numbers.fetch_add(1, Ordering::SeqCst)),
-            public_url: None,
+            settings,
         };
-        Lab { folder, catalog, router: router(state), wake, clock }
+        Lab { folder, catalog, interface: Arc::new(Interface::new(state)), wake, clock }
     }
 
-    /// A request, as it is, to the router; from `127.0.0.1`.
-    pub async fn send(&self, request: Request<Body>) -> Reply {
+    /// A request, as it is, to the interface; from `127.0.0.1`.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Reply {
         self.send_from("127.0.0.1:4000", false, request).await
     }
 
-    pub async fn send_from(&self, address: &str, tls: bool, mut request: Request<Body>) -> Reply {
-        request.extensions_mut().insert(Peer { address: address.parse().unwrap(), tls });
+    pub async fn send_from(&self, address: &str, tls: bool, request: Request<Full<Bytes>>) -> Reply {
+        let (reply, bytes) = self.exchange(address, tls, request).await;
+        Reply { body: String::from_utf8_lossy(&bytes).into_owned(), ..reply }
+    }
+
+    pub async fn exchange(&self, address: &str, tls: bool, mut request: Request<Full<Bytes>>) -> (Reply, Bytes) {
+        let peer = Peer { address: address.parse().unwrap(), tls };
         if !request.headers().contains_key(header::HOST) && request.uri().authority().is_none() {
             request.headers_mut().insert(header::HOST, "backup.example.net".parse().unwrap());
         }
-        let (parts, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
+        let (parts, body) = self.interface.answer(request, peer).await.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Reply { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&bytes).into_owned() }
+        (Reply { status: parts.status, headers: parts.headers, body: String::new() }, bytes)
+    }
+
+    /// The audit trail, oldest first, once it is written.
+    pub async fn audit(&self) -> Vec<AuditEntry> {
+        self.interface.close(std::time::Duration::from_secs(5)).await;
+        let mut entries = self.catalog.audit(Page { skip: 0, take: 10_000 }).await.unwrap();
+        entries.reverse();
+        entries
     }
 
     /// The `Authorization` of a request, for a fresh challenge.
     pub async fn login(&self, public: &str, method: &Method, target: &str) -> String {
-        let challenge = self.send(Request::get("/api").body(Body::empty()).unwrap()).await;
-        answer(challenge.header("www-authenticate").unwrap(), public, &private(public), method, target)
+        self.login_with(public, &private(public), method, target).await
+    }
+
+    pub async fn login_with(&self, public: &str, private: &str, method: &Method, target: &str) -> String {
+        let challenge = self.send(Request::get("/api").body(Full::default()).unwrap()).await;
+        answer(challenge.header("www-authenticate").unwrap(), public, private, method, target)
+    }
+
+    pub async fn credential(&self, public: &str) -> Credential {
+        self.catalog.credential(CredentialKind::Key, public).await.unwrap().unwrap()
+    }
+
+    /// A request of a service account for a token, or for the end of one.
+    pub async fn oauth(&self, what: &str, account: &str, form: &str) -> Reply {
+        let basic = base64::engine::general_purpose::STANDARD.encode(format!("{account}:{}", private(account)));
+        let request = Request::post(format!("/api/oauth/{what}"))
+            .header("authorization", format!("Basic {basic}"))
+            .header("content-type", "application/x-www-form-urlencoded");
+        self.send(request.body(Full::from(form.to_owned())).unwrap()).await
+    }
+
+    pub async fn token(&self, account: &str) -> String {
+        let reply = self.oauth("token", account, "grant_type=client_credentials").await;
+        reply.json()["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// Another interface on the same catalog.
+    pub fn again(&self, settings: Settings) -> Interface {
+        Interface::new(ApiState { settings, ..self.interface.outside.clone() })
+    }
+
+    pub async fn get_as(&self, public: &str, target: &str) -> Reply {
+        self.ask(public, "GET", target).await
     }
 
     /// A request with credentials.
@@ -179,11 +256,11 @@ impl Lab {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.send(request.body(Body::from(body.to_owned())).unwrap()).await
+        self.send(request.body(Full::from(body.to_owned())).unwrap()).await
     }
 
     pub async fn serve(&self, options: Options) -> Running {
-        Running::start(self.router.clone(), options).await
+        Running::start(self.interface.clone(), options).await
     }
 }
 
@@ -202,11 +279,11 @@ pub struct Running {
 }
 
 impl Running {
-    pub async fn start(router: Router, options: Options) -> Running {
+    pub async fn start(service: Arc<impl Service>, options: Options) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(serve(listener, router, options, async {
+        let task = tokio::spawn(serve(listener, service, options, async {
             let _ = stopped.await;
         }));
         Running { address, stop: Mutex::new(Some(stop)), task }

@@ -48,6 +48,58 @@ const STEPS: &[&str] = &[
         PRIMARY KEY (cluster, id)
      ) STRICT, WITHOUT ROWID;
      CREATE UNIQUE INDEX one_unfinished_checkpoint ON checkpoints (cluster) WHERE ended = 0;",
+    // 2: organisations; keys and service accounts with a role in each of several projects; access
+    // tokens, schedules, the audit trail. What was there belongs to the default organisation. Counting
+    // checkpoints and finding a page of them now needs no look at their records.
+    "CREATE TABLE organizations (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        created TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     INSERT INTO organizations VALUES (
+        printf('%08x', unixepoch()) || lower(hex(randomblob(8))), 'default', strftime('%Y-%m-%dT%H:%M:%SZ', 'now')
+     );
+     ALTER TABLE projects ADD COLUMN organization TEXT REFERENCES organizations;
+     UPDATE projects SET organization = (SELECT id FROM organizations);
+     CREATE TABLE credentials (
+        id TEXT PRIMARY KEY,
+        kind TEXT NOT NULL,
+        organization TEXT NOT NULL REFERENCES organizations,
+        login TEXT NOT NULL,
+        proof_sealed BLOB NOT NULL,
+        access_list TEXT NOT NULL,
+        created TEXT NOT NULL,
+        UNIQUE (kind, login)
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE roles (
+        credential TEXT NOT NULL REFERENCES credentials ON DELETE CASCADE,
+        project TEXT NOT NULL REFERENCES projects,
+        role TEXT NOT NULL,
+        PRIMARY KEY (credential, project)
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX roles_by_project ON roles (project);
+     INSERT INTO credentials SELECT id, 'KEY', (SELECT id FROM organizations), public, ha1_sealed, access_list, created
+        FROM keys;
+     INSERT INTO roles SELECT id, project, role FROM keys;
+     DROP TABLE keys;
+     CREATE TABLE tokens (
+        hash BLOB PRIMARY KEY,
+        account TEXT NOT NULL REFERENCES credentials ON DELETE CASCADE,
+        expires_ms INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX tokens_by_account ON tokens (account, expires_ms);
+     CREATE INDEX tokens_by_end ON tokens (expires_ms);
+     CREATE TABLE schedules (
+        cluster TEXT PRIMARY KEY REFERENCES clusters ON DELETE CASCADE,
+        record TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX checkpoints_in_order ON checkpoints (cluster, id);
+     CREATE TABLE audit (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        at_ms INTEGER NOT NULL,
+        record TEXT NOT NULL
+     ) STRICT;
+     CREATE INDEX audit_by_time ON audit (at_ms);",
 ];
 
 /// The format that this version writes.

@@ -5,6 +5,8 @@
 //! Writes wait for the disk, so they go to the blocking pool, one at a time from this process;
 //! another process's write is waited for up to [`BUSY`].
 
+mod audit;
+mod credentials;
 mod migrations;
 mod rows;
 mod watch;
@@ -18,13 +20,18 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
+use secrecy::SecretString;
 use stillpoint_core::checkpoint::Checkpoint;
-use stillpoint_core::{CheckpointId, ClusterId, ProjectId};
+use stillpoint_core::schedule::{Schedule, Setting};
+use stillpoint_core::{CheckpointId, ClusterId, CredentialId, ProjectId, Role};
 
 use watch::Watch;
 
 use crate::seal::Sealer;
-use crate::{ApiKey, Catalog, CatalogError, Cluster, Lease, LeaseState, Page, Project, Result};
+use crate::{
+    AccessToken, AuditEntry, Catalog, CatalogError, Cluster, Credential, CredentialKind, Lease, LeaseState,
+    Organization, Page, Project, Result,
+};
 
 /// How long a write waits for another process's.
 pub const BUSY: Duration = Duration::from_secs(5);
@@ -40,9 +47,10 @@ pub struct SqliteCatalog(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     sealer: Sealer,
-    writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
     watch: Watch,
+    /// Closed after those that only read: the last to close puts the write-ahead log into the file.
+    writer: Mutex<Connection>,
     serving: OnceLock<File>,
 }
 
@@ -109,6 +117,14 @@ impl SqliteCatalog {
             readers.push(connection);
         }
         answer
+    }
+
+    /// A read of several rows as of one moment.
+    fn read_as_one<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.read(|connection| {
+            let snapshot = connection.unchecked_transaction().map_err(store)?;
+            query(&snapshot)
+        })
     }
 
     /// Runs one write transaction; it is rolled back unless `write` succeeds.
@@ -232,22 +248,33 @@ impl Catalog for SqliteCatalog {
         .await
     }
 
-    async fn version(&self) -> Result<Option<u64>> {
+    fn version(&self) -> Result<Option<u64>> {
         Ok(Some(self.0.watch.version()?))
     }
 
-    async fn create_project(&self, project: &Project) -> Result<()> {
-        let project = project.clone();
+    async fn create_organization(&self, organization: &Organization) -> Result<()> {
+        let Organization { id, name, created } = organization.clone();
         self.write(move |transaction, _| {
-            transaction
-                .execute(
-                    "INSERT INTO projects (id, name, created) VALUES (?1, ?2, ?3)",
-                    params![project.id.to_string(), project.name, project.created.to_string()],
-                )
-                .map_err(|e| {
-                    unless_taken(e, || CatalogError::Duplicate { kind: "project", name: project.name.clone() })
-                })?;
-            Ok(())
+            let sql = "INSERT INTO organizations (id, name, created) VALUES (?1, ?2, ?3)";
+            let inserted = transaction.execute(sql, params![id.to_string(), name, created.to_string()]);
+            let taken = || CatalogError::Duplicate { kind: "organisation", name: name.clone() };
+            inserted.map(drop).map_err(|e| unless_taken(e, taken))
+        })
+        .await
+    }
+
+    async fn organizations(&self) -> Result<Vec<Organization>> {
+        self.read(rows::organizations)
+    }
+
+    async fn create_project(&self, project: &Project) -> Result<()> {
+        let Project { id, organization, name, created } = project.clone();
+        self.write(move |transaction, _| {
+            let sql = "INSERT INTO projects (id, organization, name, created) VALUES (?1, ?2, ?3, ?4)";
+            let values = params![id.to_string(), organization.to_string(), name, created.to_string()];
+            let taken = || CatalogError::Duplicate { kind: "project", name: name.clone() };
+            let inserted = transaction.execute(sql, values);
+            inserted.map(drop).map_err(|e| unless_gone(e, "organisation", |e| unless_taken(e, taken)))
         })
         .await
     }
@@ -264,33 +291,44 @@ impl Catalog for SqliteCatalog {
         self.read(rows::projects)
     }
 
-    async fn create_key(&self, key: &ApiKey) -> Result<()> {
-        let key = key.clone();
-        self.write(move |transaction, sealer| {
-            let taken = || CatalogError::Duplicate { kind: "key", name: key.public.clone() };
-            rows::insert_key(transaction, sealer, &key)?
-                .map_err(|e| unless_gone(e, "project", |e| unless_taken(e, taken)))
-        })
-        .await
+    async fn create_credential(&self, credential: &Credential) -> Result<()> {
+        let credential = credential.clone();
+        self.write(move |transaction, sealer| credentials::insert(transaction, sealer, &credential)).await
     }
 
-    async fn key(&self, public: &str) -> Result<Option<ApiKey>> {
-        self.read(|connection| rows::key(connection, &self.0.sealer, public))
+    async fn credential(&self, kind: CredentialKind, login: &str) -> Result<Option<Credential>> {
+        self.read_as_one(|connection| credentials::by_login(connection, &self.0.sealer, kind, login))
     }
 
-    async fn keys(&self, project: ProjectId) -> Result<Vec<ApiKey>> {
-        self.read(|connection| rows::keys(connection, &self.0.sealer, project))
+    async fn credentials(&self, kind: CredentialKind, project: ProjectId) -> Result<Vec<Credential>> {
+        self.read_as_one(|connection| credentials::of_project(connection, &self.0.sealer, kind, project))
     }
 
-    async fn delete_key(&self, project: ProjectId, public: &str) -> Result<bool> {
-        let public = public.to_owned();
-        self.write(move |transaction, _| {
-            let gone = transaction
-                .execute("DELETE FROM keys WHERE public = ?1 AND project = ?2", params![public, project.to_string()])
-                .map_err(store)?;
-            Ok(gone > 0)
-        })
-        .await
+    async fn rotate_credential(&self, id: CredentialId, proof: &SecretString) -> Result<bool> {
+        let proof = proof.clone();
+        self.write(move |transaction, sealer| credentials::rotate(transaction, sealer, id, &proof)).await
+    }
+
+    async fn grant(&self, id: CredentialId, project: ProjectId, role: Option<Role>) -> Result<()> {
+        self.write(move |transaction, _| credentials::grant(transaction, id, project, role)).await
+    }
+
+    async fn delete_credential(&self, id: CredentialId) -> Result<bool> {
+        self.write(move |transaction, _| credentials::delete(transaction, id)).await
+    }
+
+    async fn create_token(&self, token: &AccessToken, proof: &SecretString, now: Timestamp) -> Result<()> {
+        let (token, proof) = (token.clone(), proof.clone());
+        self.write(move |transaction, sealer| credentials::insert_token(transaction, sealer, &token, &proof, now)).await
+    }
+
+    async fn token(&self, hash: &[u8; 32]) -> Result<Option<(Credential, Timestamp)>> {
+        self.read_as_one(|connection| credentials::token(connection, &self.0.sealer, hash))
+    }
+
+    async fn revoke_token(&self, account: CredentialId, hash: &[u8; 32]) -> Result<()> {
+        let hash = *hash;
+        self.write(move |transaction, _| credentials::delete_token(transaction, account, &hash)).await
     }
 
     async fn add_cluster(&self, cluster: &Cluster) -> Result<()> {
@@ -327,6 +365,21 @@ impl Catalog for SqliteCatalog {
                 0 => Err(CatalogError::Gone("cluster")),
                 _ => Ok(()),
             }
+        })
+        .await
+    }
+
+    async fn schedule(&self, cluster: ClusterId) -> Result<Schedule> {
+        self.read(|connection| rows::schedule(connection, cluster))
+    }
+
+    async fn change_schedule(&self, cluster: ClusterId, changes: &[(Setting, u32)]) -> Result<Schedule> {
+        let changes = changes.to_vec();
+        self.write(move |transaction, _| {
+            let mut schedule = rows::schedule(transaction, cluster)?;
+            changes.iter().for_each(|(setting, value)| schedule.set(*setting, *value));
+            rows::save_schedule(transaction, cluster, &schedule)?.map_err(|e| unless_gone(e, "cluster", store))?;
+            Ok(schedule)
         })
         .await
     }
@@ -461,6 +514,19 @@ impl Catalog for SqliteCatalog {
             Ok(queued)
         })
         .await
+    }
+
+    async fn append_audit(&self, entries: &[AuditEntry]) -> Result<()> {
+        let entries = entries.to_vec();
+        self.write(move |transaction, _| entries.iter().try_for_each(|entry| audit::insert(transaction, entry))).await
+    }
+
+    async fn audit(&self, page: Page) -> Result<Vec<AuditEntry>> {
+        self.read(|connection| audit::page(connection, page))
+    }
+
+    async fn trim_audit(&self, before: Timestamp, most: u64) -> Result<u64> {
+        self.write(move |transaction, _| audit::trim(transaction, before, most)).await
     }
 }
 

@@ -6,20 +6,21 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Row, Transaction, params};
 use secrecy::ExposeSecret;
 use stillpoint_core::checkpoint::Checkpoint;
+use stillpoint_core::schedule::Schedule;
 use stillpoint_core::{CheckpointId, ClusterId, ProjectId};
 
 use super::store;
 use crate::seal::Sealer;
-use crate::{ApiKey, CatalogError, Cluster, Lease, LeaseState, Page, Project, Result};
+use crate::{CatalogError, Cluster, Lease, LeaseState, Organization, Page, Project, Result};
 
 /// The inner result is a statement's own, for the caller to say what a broken uniqueness means.
-type Inserted = Result<rusqlite::Result<()>>;
+pub(super) type Inserted = Result<rusqlite::Result<()>>;
 
-fn corrupt(what: impl Into<String>, why: impl ToString) -> CatalogError {
+pub(super) fn corrupt(what: impl Into<String>, why: impl ToString) -> CatalogError {
     CatalogError::Corrupt { what: what.into(), why: why.to_string() }
 }
 
-fn parsed<T: FromStr>(row: &Row, column: &str) -> Result<T>
+pub(super) fn parsed<T: FromStr>(row: &Row, column: &str) -> Result<T>
 where
     T::Err: ToString,
 {
@@ -28,7 +29,7 @@ where
 }
 
 /// The first row of a query, turned into a record.
-fn one<T>(
+pub(super) fn one<T>(
     connection: &Connection,
     sql: &str,
     params: impl rusqlite::Params,
@@ -40,7 +41,7 @@ fn one<T>(
 }
 
 /// All rows of a query, turned into records.
-fn all<T>(
+pub(super) fn all<T>(
     connection: &Connection,
     sql: &str,
     params: impl rusqlite::Params,
@@ -55,14 +56,29 @@ fn all<T>(
     Ok(records)
 }
 
-fn execute(transaction: &Transaction, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<usize> {
+pub(super) fn execute(transaction: &Transaction, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<usize> {
     transaction.prepare_cached(sql)?.execute(params)
 }
 
-// Projects
+// Organisations and projects
+
+pub fn organizations(connection: &Connection) -> Result<Vec<Organization>> {
+    all(connection, "SELECT * FROM organizations ORDER BY name", [], |row| {
+        Ok(Organization {
+            id: parsed(row, "id")?,
+            name: row.get("name").map_err(store)?,
+            created: parsed(row, "created")?,
+        })
+    })
+}
 
 fn project_of(row: &Row) -> Result<Project> {
-    Ok(Project { id: parsed(row, "id")?, name: row.get("name").map_err(store)?, created: parsed(row, "created")? })
+    Ok(Project {
+        id: parsed(row, "id")?,
+        organization: parsed(row, "organization")?,
+        name: row.get("name").map_err(store)?,
+        created: parsed(row, "created")?,
+    })
 }
 
 pub fn project(connection: &Connection, column: &'static str, value: &str) -> Result<Option<Project>> {
@@ -71,56 +87,6 @@ pub fn project(connection: &Connection, column: &'static str, value: &str) -> Re
 
 pub fn projects(connection: &Connection) -> Result<Vec<Project>> {
     all(connection, "SELECT * FROM projects ORDER BY name", [], project_of)
-}
-
-// Keys
-
-fn key_owner(public: &str) -> String {
-    format!("key {public}")
-}
-
-fn key_of(row: &Row, sealer: &Sealer) -> Result<ApiKey> {
-    let public: String = row.get("public").map_err(store)?;
-    let sealed: Vec<u8> = row.get("ha1_sealed").map_err(store)?;
-    let access_list: String = row.get("access_list").map_err(store)?;
-    Ok(ApiKey {
-        id: parsed(row, "id")?,
-        project: parsed(row, "project")?,
-        ha1: sealer.open(&key_owner(&public), &sealed)?,
-        role: parsed(row, "role")?,
-        access_list: serde_json::from_str(&access_list).map_err(|e| corrupt(key_owner(&public), e))?,
-        created: parsed(row, "created")?,
-        public,
-    })
-}
-
-pub fn insert_key(transaction: &Transaction, sealer: &Sealer, key: &ApiKey) -> Inserted {
-    let sealed = sealer.seal(&key_owner(&key.public), key.ha1.expose_secret())?;
-    let access_list = serde_json::to_string(&key.access_list).map_err(|e| corrupt("access list", e))?;
-    let inserted = execute(
-        transaction,
-        "INSERT INTO keys (public, id, project, ha1_sealed, role, access_list, created)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![
-            key.public,
-            key.id.to_string(),
-            key.project.to_string(),
-            sealed,
-            key.role.name(),
-            access_list,
-            key.created.to_string()
-        ],
-    );
-    Ok(inserted.map(drop))
-}
-
-pub fn key(connection: &Connection, sealer: &Sealer, public: &str) -> Result<Option<ApiKey>> {
-    one(connection, "SELECT * FROM keys WHERE public = ?1", params![public], |row| key_of(row, sealer))
-}
-
-pub fn keys(connection: &Connection, sealer: &Sealer, project: ProjectId) -> Result<Vec<ApiKey>> {
-    let sql = "SELECT * FROM keys WHERE project = ?1 ORDER BY id";
-    all(connection, sql, params![project.to_string()], |row| key_of(row, sealer))
 }
 
 // Clusters
@@ -185,6 +151,21 @@ pub fn clusters(connection: &Connection, sealer: &Sealer, project: Option<Projec
     all(connection, sql, params![project.map(|id| id.to_string())], |row| cluster_of(row, sealer))
 }
 
+pub fn schedule(connection: &Connection, cluster: ClusterId) -> Result<Schedule> {
+    let sql = "SELECT record FROM schedules WHERE cluster = ?1";
+    let found = one(connection, sql, params![cluster.to_string()], |row| {
+        let text: String = row.get("record").map_err(store)?;
+        serde_json::from_str(&text).map_err(|e| corrupt(format!("the schedule of {cluster}"), e))
+    })?;
+    Ok(found.unwrap_or_default())
+}
+
+pub fn save_schedule(transaction: &Transaction, cluster: ClusterId, schedule: &Schedule) -> Inserted {
+    let text = serde_json::to_string(schedule).map_err(|e| corrupt(format!("the schedule of {cluster}"), e))?;
+    let sql = "INSERT INTO schedules (cluster, record) VALUES (?1, ?2) ON CONFLICT (cluster) DO UPDATE SET record = ?2";
+    Ok(execute(transaction, sql, params![cluster.to_string(), text]).map(drop))
+}
+
 // Leases
 
 pub fn lease(connection: &Connection, cluster: ClusterId) -> Result<Option<LeaseState>> {
@@ -247,13 +228,16 @@ pub fn checkpoint(connection: &Connection, cluster: ClusterId, id: CheckpointId)
 
 pub fn checkpoints(connection: &Connection, cluster: ClusterId, page: Page) -> Result<Vec<Checkpoint>> {
     // Ids begin with the time of creation, so their order is that of time.
-    let sql = "SELECT record FROM checkpoints WHERE cluster = ?1 ORDER BY id DESC LIMIT ?2 OFFSET ?3";
+    let sql = "SELECT record FROM checkpoints WHERE cluster = ?1 AND id IN (
+                   SELECT id FROM checkpoints INDEXED BY checkpoints_in_order WHERE cluster = ?1
+                   ORDER BY id DESC LIMIT ?2 OFFSET ?3)
+               ORDER BY id DESC";
     let limit = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     all(connection, sql, params![cluster.to_string(), limit(page.take), limit(page.skip)], checkpoint_of)
 }
 
 pub fn count_checkpoints(connection: &Connection, cluster: ClusterId) -> Result<u64> {
-    let sql = "SELECT count(*) AS n FROM checkpoints WHERE cluster = ?1";
+    let sql = "SELECT count(*) AS n FROM checkpoints INDEXED BY checkpoints_in_order WHERE cluster = ?1";
     let count = one(connection, sql, params![cluster.to_string()], |row| row.get::<_, i64>("n").map_err(store))?;
     Ok(count.unwrap_or(0) as u64)
 }

@@ -35,7 +35,7 @@ pub async fn one_checkpoint_is_unfinished_at_a_time(catalog: &dyn Catalog) {
 }
 
 pub async fn a_checkpoint_of_no_cluster_is_refused(catalog: &dyn Catalog) {
-    let cluster = cluster(&project(1), "Cluster0", 1);
+    let cluster = cluster(&project(catalog, 1).await, "Cluster0", 1);
     let refused = catalog.queue_checkpoint(&queued(&cluster, 1)).await;
     assert!(matches!(refused, Err(CatalogError::Gone("cluster"))), "{refused:?}");
     assert_eq!(catalog.count_checkpoints(cluster.id).await.unwrap(), 0);

@@ -86,7 +86,7 @@ pub async fn epochs_only_grow(catalog: &dyn Catalog) {
 }
 
 pub async fn a_lease_of_no_cluster_is_refused(catalog: &dyn Catalog) {
-    let cluster = cluster(&project(1), "Cluster0", 1);
+    let cluster = cluster(&project(catalog, 1).await, "Cluster0", 1);
     let refused = catalog.claim_lease(cluster.id, "a", at(0), TTL).await;
     assert!(matches!(refused, Err(CatalogError::Gone("cluster"))), "{refused:?}");
     let lease = Lease { cluster: cluster.id, holder: "a".into(), epoch: 1 };

@@ -4,18 +4,22 @@
 //! `conformance::conformance_suite!(fresh);`, where `fresh` is an async function that gives an empty
 //! catalog and whatever must live as long as it.
 
+mod audit;
 mod checkpoints;
+mod credentials;
 mod leases;
 mod records;
 
 use jiff::Timestamp;
-use stillpoint_catalog::{ApiKey, Catalog, Cluster, Project};
+use stillpoint_catalog::{Catalog, Cluster, Credential, CredentialKind, DEFAULT_ORGANIZATION, Organization, Project};
 use stillpoint_core::checkpoint::{
     Checkpoint, Failure, Found, Part, PartId, PutBack, Reason, Released, State, Token, Trouble,
 };
-use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, KeyId, ProjectId, Role};
+use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, CredentialId, OrganizationId, ProjectId, Role};
 
+pub use audit::*;
 pub use checkpoints::*;
+pub use credentials::*;
 pub use leases::*;
 pub use records::*;
 
@@ -25,9 +29,18 @@ macro_rules! conformance_suite {
         $crate::conformance::conformance_suite!($fresh:
             projects_read_back_by_id_name_and_list,
             a_project_name_is_taken_once,
-            keys_read_back_with_everything_in_them,
-            a_key_is_one_projects_and_its_public_part_unique,
-            a_key_of_no_project_is_refused,
+            an_organisation_is_there_from_the_beginning_and_names_are_taken_once,
+            a_project_of_no_organisation_is_refused,
+            credentials_read_back_with_everything_in_them,
+            a_login_is_taken_once_for_its_kind,
+            a_credential_of_no_organisation_or_project_is_refused,
+            roles_are_given_changed_and_taken_within_the_organisation,
+            rotating_and_deleting_end_what_was_before,
+            a_token_is_its_accounts_until_it_is_revoked,
+            tokens_are_bounded_and_those_that_ended_go,
+            a_token_is_given_only_for_the_secret_that_counts_now,
+            a_schedule_is_the_default_until_it_is_changed,
+            the_audit_trail_is_newest_first_and_trimmed_by_age_and_number,
             clusters_read_back_with_everything_in_them,
             a_cluster_name_is_taken_once_in_a_project,
             a_cluster_is_kept_once_whatever_its_name,
@@ -73,17 +86,32 @@ pub fn at(second: i64) -> Timestamp {
     Timestamp::from_second(NOON + second).unwrap()
 }
 
-pub fn project(n: u64) -> Project {
-    Project { id: ProjectId::new(at(0), n), name: format!("project-{n}"), created: at(n as i64) }
+/// The organisation that every catalog has.
+pub async fn organization(catalog: &dyn Catalog) -> Organization {
+    let all = catalog.organizations().await.unwrap();
+    all.into_iter().find(|organization| organization.name == DEFAULT_ORGANIZATION).unwrap()
 }
 
-pub fn key(project: &Project, public: &str, n: u64) -> ApiKey {
-    ApiKey {
-        id: KeyId::new(at(n as i64), n),
-        project: project.id,
-        public: public.into(),
-        ha1: HA1.into(),
-        role: Role::GroupOwner,
+pub async fn project(catalog: &dyn Catalog, n: u64) -> Project {
+    let organization = organization(catalog).await.id;
+    Project { id: ProjectId::new(at(0), n), organization, name: format!("project-{n}"), created: at(n as i64) }
+}
+
+/// A project that is kept.
+pub async fn with_project(catalog: &dyn Catalog, n: u64) -> Project {
+    let project = project(catalog, n).await;
+    catalog.create_project(&project).await.unwrap();
+    project
+}
+
+pub fn key(project: &Project, public: &str, n: u64) -> Credential {
+    Credential {
+        id: CredentialId::new(at(n as i64), n),
+        kind: CredentialKind::Key,
+        organization: project.organization,
+        login: public.into(),
+        proof: HA1.into(),
+        roles: [(project.id, Role::GroupOwner)].into(),
         access_list: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::7/128".parse().unwrap()],
         created: at(n as i64),
     }
@@ -153,8 +181,7 @@ fn part(id: PartId, replica_set: &str, token: Option<Token>) -> Part {
 
 /// A project with one cluster.
 pub async fn with_cluster(catalog: &dyn Catalog) -> (Project, Cluster) {
-    let project = project(1);
-    catalog.create_project(&project).await.unwrap();
+    let project = with_project(catalog, 1).await;
     let cluster = cluster(&project, "Cluster0", 1);
     catalog.add_cluster(&cluster).await.unwrap();
     (project, cluster)

@@ -1,26 +1,27 @@
-//! Projects, keys and clusters.
+//! Organisations, projects, clusters and their schedules.
 
 use super::*;
 use secrecy::ExposeSecret;
 use std::time::Duration;
 use stillpoint_catalog::{CatalogError, Page};
+use stillpoint_core::schedule::{Schedule, Setting};
 
 pub async fn projects_read_back_by_id_name_and_list(catalog: &dyn Catalog) {
     assert_eq!(catalog.projects().await.unwrap(), []);
-    let (one, two) = (project(1), project(2));
+    let (one, two) = (project(catalog, 1).await, project(catalog, 2).await);
     catalog.create_project(&two).await.unwrap();
     catalog.create_project(&one).await.unwrap();
     assert_eq!(catalog.project(one.id).await.unwrap().as_ref(), Some(&one));
     assert_eq!(catalog.project_named(&two.name).await.unwrap().as_ref(), Some(&two));
     assert_eq!(catalog.projects().await.unwrap(), [one, two], "by name");
-    assert_eq!(catalog.project(project(3).id).await.unwrap(), None);
+    assert_eq!(catalog.project(project(catalog, 3).await.id).await.unwrap(), None);
     assert_eq!(catalog.project_named("PROJECT-1").await.unwrap(), None, "names are told apart by case");
 }
 
 pub async fn a_project_name_is_taken_once(catalog: &dyn Catalog) {
-    let first = project(1);
+    let first = project(catalog, 1).await;
     catalog.create_project(&first).await.unwrap();
-    let second = Project { name: first.name.clone(), ..project(2) };
+    let second = Project { name: first.name.clone(), ..project(catalog, 2).await };
     let refused = catalog.create_project(&second).await;
     assert!(
         matches!(&refused, Err(CatalogError::Duplicate { kind: "project", name }) if *name == first.name),
@@ -29,49 +30,42 @@ pub async fn a_project_name_is_taken_once(catalog: &dyn Catalog) {
     assert_eq!(catalog.projects().await.unwrap(), [first]);
 }
 
-pub async fn keys_read_back_with_everything_in_them(catalog: &dyn Catalog) {
-    let project = project(1);
-    catalog.create_project(&project).await.unwrap();
-    let owner = key(&project, "zzowneraa", 1);
-    let reader = ApiKey { role: Role::GroupReadOnly, access_list: vec![], ..key(&project, "aareader", 2) };
-    catalog.create_key(&owner).await.unwrap();
-    catalog.create_key(&reader).await.unwrap();
-    let found = catalog.key("zzowneraa").await.unwrap().unwrap();
-    assert_eq!(found, owner);
-    assert_eq!(found.ha1.expose_secret(), HA1);
-    assert_eq!(catalog.keys(project.id).await.unwrap(), [owner, reader], "by creation");
-    assert_eq!(catalog.key("ZZOWNERAA").await.unwrap(), None);
+pub async fn an_organisation_is_there_from_the_beginning_and_names_are_taken_once(catalog: &dyn Catalog) {
+    let first = organization(catalog).await;
+    assert_eq!(catalog.organizations().await.unwrap(), std::slice::from_ref(&first));
+    let named = |name: &str| Organization { id: OrganizationId::new(at(1), 1), name: name.into(), created: at(1) };
+    let refused = catalog.create_organization(&named(&first.name)).await;
+    assert!(matches!(&refused, Err(CatalogError::Duplicate { kind: "organisation", .. })), "{refused:?}");
+    catalog.create_organization(&named("another")).await.unwrap();
+    assert_eq!(catalog.organizations().await.unwrap(), [named("another"), first], "by name");
 }
 
-pub async fn a_key_is_one_projects_and_its_public_part_unique(catalog: &dyn Catalog) {
-    let (mine, other) = (project(1), project(2));
-    for project in [&mine, &other] {
-        catalog.create_project(project).await.unwrap();
-    }
-    let kept = key(&mine, "abcdefgh", 1);
-    catalog.create_key(&kept).await.unwrap();
-    let refused = catalog.create_key(&key(&other, "abcdefgh", 2)).await;
-    assert!(matches!(refused, Err(CatalogError::Duplicate { kind: "key", .. })), "{refused:?}");
-    assert_eq!(catalog.keys(other.id).await.unwrap(), []);
-
-    assert!(!catalog.delete_key(other.id, "abcdefgh").await.unwrap(), "another project cannot delete it");
-    assert_eq!(catalog.key("abcdefgh").await.unwrap(), Some(kept));
-    assert!(catalog.delete_key(mine.id, "abcdefgh").await.unwrap());
-    assert!(!catalog.delete_key(mine.id, "abcdefgh").await.unwrap());
-    assert_eq!(catalog.key("abcdefgh").await.unwrap(), None);
+pub async fn a_project_of_no_organisation_is_refused(catalog: &dyn Catalog) {
+    let project = Project { organization: OrganizationId::new(at(9), 9), ..project(catalog, 1).await };
+    let refused = catalog.create_project(&project).await;
+    assert!(matches!(refused, Err(CatalogError::Gone("organisation"))), "{refused:?}");
+    assert_eq!(catalog.projects().await.unwrap(), []);
 }
 
-pub async fn a_key_of_no_project_is_refused(catalog: &dyn Catalog) {
-    let refused = catalog.create_key(&key(&project(9), "abcdefgh", 1)).await;
-    assert!(matches!(refused, Err(CatalogError::Gone("project"))), "{refused:?}");
-    assert_eq!(catalog.key("abcdefgh").await.unwrap(), None);
+pub async fn a_schedule_is_the_default_until_it_is_changed(catalog: &dyn Catalog) {
+    let (_, cluster) = with_cluster(catalog).await;
+    assert_eq!(catalog.schedule(cluster.id).await.unwrap(), Schedule::default());
+    let changes = [(Setting::ClusterCheckpointIntervalMin, 30), (Setting::SnapshotIntervalHours, 12)];
+    let changed = catalog.change_schedule(cluster.id, &changes).await.unwrap();
+    let expected =
+        Schedule { cluster_checkpoint_interval_min: Some(30), snapshot_interval_hours: 12, ..Schedule::default() };
+    assert_eq!(changed, expected);
+    let again = catalog.change_schedule(cluster.id, &[(Setting::SnapshotRetentionDays, 5)]).await.unwrap();
+    assert_eq!(again, Schedule { snapshot_retention_days: 5, ..expected });
+    assert_eq!(catalog.schedule(cluster.id).await.unwrap(), again);
+
+    catalog.remove_cluster(cluster.id).await.unwrap();
+    let refused = catalog.change_schedule(cluster.id, &changes).await;
+    assert!(matches!(refused, Err(CatalogError::Gone("cluster"))), "{refused:?}");
 }
 
 pub async fn clusters_read_back_with_everything_in_them(catalog: &dyn Catalog) {
-    let (one, two) = (project(1), project(2));
-    for project in [&one, &two] {
-        catalog.create_project(project).await.unwrap();
-    }
+    let (one, two) = (with_project(catalog, 1).await, with_project(catalog, 2).await);
     let (b, a, other) = (cluster(&one, "b", 1), cluster(&one, "a", 2), cluster(&two, "c", 3));
     for cluster in [&b, &a, &other] {
         catalog.add_cluster(cluster).await.unwrap();
@@ -93,15 +87,13 @@ pub async fn a_cluster_name_is_taken_once_in_a_project(catalog: &dyn Catalog) {
     );
     assert_eq!(catalog.clusters(None).await.unwrap(), std::slice::from_ref(&kept));
 
-    let other = super::project(2);
-    catalog.create_project(&other).await.unwrap();
+    let other = with_project(catalog, 2).await;
     catalog.add_cluster(&cluster(&other, &kept.name, 2)).await.unwrap();
 }
 
 pub async fn a_cluster_is_kept_once_whatever_its_name(catalog: &dyn Catalog) {
     let (mine, kept) = with_cluster(catalog).await;
-    let other = project(2);
-    catalog.create_project(&other).await.unwrap();
+    let other = with_project(catalog, 2).await;
     for project in [&mine, &other] {
         let again = Cluster { identity: kept.identity.clone(), ..cluster(project, "by-another-name", 2) };
         let refused = catalog.add_cluster(&again).await;
@@ -111,7 +103,7 @@ pub async fn a_cluster_is_kept_once_whatever_its_name(catalog: &dyn Catalog) {
 }
 
 pub async fn a_cluster_of_no_project_is_refused(catalog: &dyn Catalog) {
-    let refused = catalog.add_cluster(&cluster(&project(9), "Cluster0", 1)).await;
+    let refused = catalog.add_cluster(&cluster(&project(catalog, 9).await, "Cluster0", 1)).await;
     assert!(matches!(refused, Err(CatalogError::Gone("project"))), "{refused:?}");
     assert_eq!(catalog.clusters(None).await.unwrap(), []);
 }

@@ -7,7 +7,7 @@ use stillpoint_catalog::seal::SealError;
 use stillpoint_catalog::{Catalog, CatalogError};
 
 use crate::Place;
-use crate::conformance::{project, with_cluster};
+use crate::conformance::{with_cluster, with_project};
 
 /// Opening must fail, and must leave the catalog's bytes and the folder as they were.
 fn refused(place: &Place) -> CatalogError {
@@ -148,7 +148,7 @@ async fn one_server_at_a_time() {
         "{refused:?}"
     );
     // The command line works meanwhile.
-    second.create_project(&project(1)).await.unwrap();
+    with_project(&second, 1).await;
     assert_eq!(first.projects().await.unwrap().len(), 1);
     drop(first);
     second.begin_serving().await.unwrap();

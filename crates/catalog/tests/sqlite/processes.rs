@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use stillpoint_catalog::{Catalog, CatalogError, Page, Project, Result};
 use stillpoint_core::ProjectId;
 
-use crate::conformance::{NOON, at, completed, queued, with_cluster};
+use crate::conformance::{NOON, at, completed, project, queued, with_cluster, with_project};
 use crate::{Place, paths};
 
 /// Set for a child: what it does, and the folder of the catalog.
@@ -128,9 +128,8 @@ async fn of_two_projects_of_one_name_made_at_once_one_wins() {
     let catalog = place.open().unwrap();
     for round in 0..20 {
         let answers = at_once(&place, move |catalog, n| {
-            let project =
-                Project { id: ProjectId::new(at(round), n), name: format!("p{round:02}"), created: at(round) };
-            async move { catalog.create_project(&project).await }
+            let (id, name) = (ProjectId::new(at(round), n), format!("p{round:02}"));
+            async move { catalog.create_project(&Project { id, name, ..project(&catalog, 1).await }).await }
         });
         let lost: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
         assert!(matches!(lost[..], [CatalogError::Duplicate { .. }]), "{answers:?}");
@@ -165,8 +164,8 @@ async fn many_writers_and_readers_wait_for_each_other() {
             let catalog = place.open().unwrap();
             on_a_thread(async move {
                 for i in 0..WRITES {
-                    let project =
-                        Project { id: ProjectId::new(at(0), n * WRITES + i), name: format!("{n}-{i}"), created: at(0) };
+                    let (id, name) = (ProjectId::new(at(0), n * WRITES + i), format!("{n}-{i}"));
+                    let project = Project { id, name, ..project(&catalog, 1).await };
                     catalog.create_project(&project).await.unwrap();
                     assert_eq!(catalog.project(project.id).await.unwrap(), Some(project));
                 }
@@ -186,13 +185,14 @@ async fn open_when_told(folder: &Path) {
     let (catalog, key) = paths(folder);
     let catalog = stillpoint_catalog::sqlite::SqliteCatalog::open_with_key_file(&catalog, &key).unwrap();
     let chance = u64::from(std::process::id());
-    let shared = Project { id: ProjectId::new(at(0), chance), name: "shared".into(), created: at(0) };
+    let project = project(&catalog, 1).await;
+    let shared = Project { id: ProjectId::new(at(0), chance), name: "shared".into(), ..project.clone() };
     let won = match catalog.create_project(&shared).await {
         Ok(()) => "won",
         Err(CatalogError::Duplicate { .. }) => "lost",
         Err(e) => panic!("{e}"),
     };
-    let own = Project { id: ProjectId::new(at(1), chance), name: chance.to_string(), created: at(1) };
+    let own = Project { id: ProjectId::new(at(1), chance), name: chance.to_string(), ..project };
     catalog.create_project(&own).await.unwrap();
     println!("{won}");
 }
@@ -238,8 +238,8 @@ async fn a_write_waits_for_another_processs() {
     assert_eq!(catalog.projects().await.unwrap(), []);
     assert!(since.elapsed() < LOCKED / 2, "reads wait for nobody");
     // Opening writes too, should there be something to bring up to date.
-    place.open().unwrap().create_project(&crate::conformance::project(1)).await.unwrap();
-    catalog.create_project(&crate::conformance::project(2)).await.unwrap();
+    with_project(&place.open().unwrap(), 1).await;
+    with_project(&catalog, 2).await;
     assert!(since.elapsed() > LOCKED / 2, "the lock was not there");
 }
 

@@ -13,7 +13,8 @@ async fn no_file_holds_a_secret_and_none_may_be_read_by_others() {
     let catalog = place.open().unwrap();
     catalog.begin_serving().await.unwrap();
     let (project, cluster) = with_cluster(&catalog).await;
-    catalog.create_key(&key(&project, "abcdefgh", 1)).await.unwrap();
+    let key = key(&project, "abcdefgh", 1);
+    catalog.create_credential(&key).await.unwrap();
     // Open, so that the write-ahead log is there; then closed, when all is in the one file.
     let open = look(&place);
     assert!(open.contains(&"stillpoint.db-wal".to_owned()), "{open:?}");
@@ -21,7 +22,7 @@ async fn no_file_holds_a_secret_and_none_may_be_read_by_others() {
     look(&place);
 
     let catalog = place.open().unwrap();
-    assert!(catalog.delete_key(project.id, "abcdefgh").await.unwrap());
+    assert!(catalog.delete_credential(key.id).await.unwrap());
     catalog.remove_cluster(cluster.id).await.unwrap();
     look(&place);
 }

@@ -10,7 +10,7 @@ use stillpoint_core::checkpoint::{Checkpoint, PutBack, State};
 
 use crate::cli::CheckpointCommand;
 use crate::config::Config;
-use crate::context::{chance, now, of_cluster, open_catalog};
+use crate::context::{audited, chance, now, of_cluster, open_catalog};
 use crate::error::CliError;
 use crate::output::{Output, table};
 
@@ -27,6 +27,7 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
             wait_for_server(catalog, &cluster).await?;
             let queued = Checkpoint::queued(CheckpointId::new(now(), chance()), cluster.id, now());
             catalog.queue_checkpoint(&queued).await?;
+            audited(catalog, format!("checkpoint take {}", queued.id)).await;
             let ended = match no_wait {
                 true => queued,
                 false => follow(catalog, &queued).await?,
@@ -72,6 +73,7 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
             let checkpoint =
                 catalog.checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(&project, &cluster, id))?;
             catalog.delete_checkpoint(cluster.id, id).await?;
+            audited(catalog, format!("checkpoint delete {id}")).await;
             output.print(&document(config, &project, &cluster, &checkpoint), || format!("deleted {id}"));
             Ok(())
         }
@@ -143,7 +145,7 @@ fn step(state: State) -> &'static str {
 }
 
 fn document(config: &Config, project: &Project, cluster: &Cluster, checkpoint: &Checkpoint) -> Value {
-    let place = Place::new(&config.base_url(), &ATLAS_V1, project.id, &cluster.name);
+    let place = Place::new(&config.base_url(), &ATLAS_V1, project.id, cluster.id, &cluster.name);
     checkpoint_document(&View { place: &place, checkpoint })
 }
 

@@ -12,7 +12,7 @@ use stillpoint_mongo::{ClusterLink, PartLink};
 use super::{check_name, doctor};
 use crate::cli::{ClusterCommand, UriArgs};
 use crate::config::Config;
-use crate::context::{self, chance, now, open_catalog};
+use crate::context::{self, audited, chance, now, open_catalog};
 use crate::error::CliError;
 use crate::output::{Output, table};
 
@@ -47,6 +47,7 @@ pub async fn run(config: &Config, output: &Output, command: ClusterCommand) -> R
             let project = context::project(&*catalog, &of.project).await?;
             let cluster = context::cluster(&*catalog, &project, &name).await?;
             catalog.remove_cluster(cluster.id).await?;
+            audited(&*catalog, format!("cluster remove {}", cluster.id)).await;
             output.print(&document(&cluster), || format!("forgot {name}; the cluster itself was not touched"));
             Ok(())
         }
@@ -84,6 +85,7 @@ async fn add(
     let cluster =
         Cluster { id: ClusterId::new(now(), chance()), project: project.id, name, identity, uri, created: now() };
     catalog.add_cluster(&cluster).await?;
+    audited(&*catalog, format!("cluster add {} in {}", cluster.id, project.id)).await;
     show(output, &cluster, &parts);
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! One file for each command.
 
+pub mod audit;
 pub mod checkpoint;
 pub mod cluster;
+pub mod credential;
 pub mod doctor;
-pub mod key;
+pub mod organization;
 pub mod project;
 pub mod serve;
 pub mod status;
@@ -18,9 +20,10 @@ pub fn log_to_standard_error() {
 /// Names go into paths, tables and links.
 fn check_name(kind: &str, name: &str) -> Result<(), CliError> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let article = if kind.starts_with('o') { "an" } else { "a" };
     if name.is_empty() || name.len() > 64 || !name.chars().all(fits) || name.starts_with('.') {
         return Err(CliError::Usage(format!(
-            "{name:?} cannot be a {kind}'s name: use 1 to 64 letters, digits, - and _ (a dot not first)"
+            "{name:?} cannot be {article} {kind}'s name: use 1 to 64 letters, digits, - and _ (a dot not first)"
         )));
     }
     Ok(())

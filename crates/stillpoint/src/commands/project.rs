@@ -7,17 +7,24 @@ use stillpoint_core::ProjectId;
 use super::check_name;
 use crate::cli::ProjectCommand;
 use crate::config::Config;
-use crate::context::{chance, now, open_catalog};
+use crate::context::{audited, chance, now, open_catalog};
 use crate::error::CliError;
 use crate::output::{Output, table};
 
 pub async fn run(config: &Config, output: &Output, command: ProjectCommand) -> Result<(), CliError> {
     match command {
-        ProjectCommand::Create { name } => {
+        ProjectCommand::Create { name, organization } => {
             check_name("project", &name)?;
             let catalog = open_catalog(config)?;
-            let project = Project { id: ProjectId::new(now(), chance()), name, created: now() };
+            let owner = catalog.organizations().await?.into_iter().find(|owner| owner.name == organization);
+            let Some(owner) = owner else {
+                let list = "organization list".into();
+                return Err(CliError::NotFound { kind: "organisation", name: organization, list });
+            };
+            let id = ProjectId::new(now(), chance());
+            let project = Project { id, organization: owner.id, name, created: now() };
             catalog.create_project(&project).await?;
+            audited(&*catalog, format!("project create {}", project.id)).await;
             output.print(&document(&project), || project.id.to_string());
         }
         ProjectCommand::List => {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stillpoint_api::{ApiState, Options};
+use stillpoint_api::{ApiState, Interface, Options};
 use stillpoint_engine::{Engine, Setup};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,14 +15,16 @@ use crate::config::{Config, Log, LogFormat};
 use crate::context::{chance, now, open_catalog};
 use crate::error::CliError;
 
+/// How long the last entries of the audit trail may take.
+const AUDIT_WITHIN: Duration = Duration::from_secs(5);
+
 pub async fn run(config: Config) -> Result<(), CliError> {
     start_log(&config.log)?;
     refuse_open_plain_http(&config)?;
-    let public_url = config.server.public_url.as_deref().map(str::parse).transpose();
-    let public_url = public_url.map_err(|e| CliError::Config(format!("server.public_url: {e}")))?;
+    let settings = config.api()?;
     let tls = match (&config.server.tls_cert, &config.server.tls_key) {
         (Some(certificate), Some(key)) => {
-            let tls = stillpoint_api::tls::from_files(&config.path(certificate), &config.path(key));
+            let tls = stillpoint_api::tls::follow(config.path(certificate), config.path(key));
             Some(tls.map_err(|e| CliError::Failed(e.to_string()))?)
         }
         _ => None,
@@ -39,17 +41,22 @@ pub async fn run(config: Config) -> Result<(), CliError> {
     let wake = setup.wake.clone();
     let engine = Engine::start(setup).await?;
 
-    let state = ApiState { catalog, wake, clock: Arc::new(now), chance: Arc::new(chance), public_url };
+    let state = ApiState { catalog, wake, clock: Arc::new(now), chance: Arc::new(chance), settings };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let limit = Duration::try_from(config.server.shutdown).unwrap_or_default();
     let mut options = Options { tls, ..Options::default() };
     options.limits.drain = limit;
+    options.limits.connections = config.server.connections;
     let (stop, mut stopping) = watch::channel(false);
     let shutdown = async move {
         // An error means that the sender is gone, which is a shutdown too.
         let _ = stopping.wait_for(|stop| *stop).await;
     };
-    let server = tokio::spawn(stillpoint_api::serve(listener, stillpoint_api::router(state), options, shutdown));
+    let interface = Arc::new(Interface::new(state));
+    let server = tokio::spawn(async move {
+        stillpoint_api::serve(listener, interface.clone(), options, shutdown).await;
+        interface.close(AUDIT_WITHIN).await;
+    });
     tracing::info!("stillpoint {} listens on {scheme}://{address}", env!("CARGO_PKG_VERSION"));
 
     wait_for_signal().await?;

@@ -1,5 +1,7 @@
 //! `stillpoint status`
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use stillpoint_catalog::{Catalog, Cluster, Page, Project};
 use stillpoint_core::checkpoint::{Checkpoint, PutBack, State};
@@ -11,6 +13,8 @@ use crate::error::CliError;
 use crate::output::{Output, table};
 
 struct Row {
+    /// From the end of one checkpoint to the next.
+    interval: Option<Duration>,
     project: Project,
     cluster: Cluster,
     server: Option<String>,
@@ -25,19 +29,20 @@ pub async fn run(config: &Config, output: &Output) -> Result<(), CliError> {
     let mut rows = Vec::new();
     for project in catalog.projects().await? {
         for cluster in catalog.clusters(Some(project.id)).await? {
-            rows.push(look(&*catalog, project.clone(), cluster).await?);
+            rows.push(look(config, &*catalog, project.clone(), cluster).await?);
         }
     }
-    let documents: Vec<_> = rows.iter().map(|row| document(config, row)).collect::<Result<_, _>>()?;
+    let documents: Vec<_> = rows.iter().map(document).collect();
     output.print(&json!({ "clusters": documents }), || text(&rows));
     Ok(())
 }
 
-async fn look(catalog: &dyn Catalog, project: Project, cluster: Cluster) -> Result<Row, CliError> {
+async fn look(config: &Config, catalog: &dyn Catalog, project: Project, cluster: Cluster) -> Result<Row, CliError> {
     let lease = catalog.lease(cluster.id).await?.filter(|lease| lease.until > now());
     // The newest may be under way, and those before it may have failed.
     let recent = catalog.checkpoints(cluster.id, Page { skip: 0, take: 100 }).await?;
     let last_completed = recent.iter().find(|checkpoint| checkpoint.state == State::Completed).cloned();
+    let interval = catalog.schedule(cluster.id).await?.interval(config.interval()?);
     let lost = |c: &&Checkpoint| c.released.as_ref().is_some_and(|released| released.how == PutBack::HistoryLost);
     let history_lost = recent.iter().find(lost).cloned();
     Ok(Row {
@@ -45,13 +50,14 @@ async fn look(catalog: &dyn Catalog, project: Project, cluster: Cluster) -> Resu
         project,
         cluster,
         server: lease.map(|lease| lease.lease.holder),
+        interval,
         newest: recent.into_iter().next(),
         last_completed,
     })
 }
 
-fn document(config: &Config, row: &Row) -> Result<Value, CliError> {
-    let next = match (&row.newest, config.interval()?) {
+fn document(row: &Row) -> Value {
+    let next = match (&row.newest, row.interval) {
         (Some(newest), Some(_)) if !newest.state.ended() => None,
         (newest, Some(interval)) => {
             let since = newest.as_ref().and_then(|c| c.ended).unwrap_or(row.cluster.created);
@@ -71,7 +77,7 @@ fn document(config: &Config, row: &Row) -> Result<Value, CliError> {
             "trouble": checkpoint.trouble,
         })
     };
-    Ok(json!({
+    json!({
         "project": row.project.name,
         "cluster": row.cluster.name,
         "server": row.server,
@@ -79,7 +85,7 @@ fn document(config: &Config, row: &Row) -> Result<Value, CliError> {
         "lastCompleted": row.last_completed.as_ref().map(checkpoint),
         "balancerNotPutBack": row.history_lost.as_ref().map(checkpoint),
         "nextDue": next,
-    }))
+    })
 }
 
 fn text(rows: &[Row]) -> String {

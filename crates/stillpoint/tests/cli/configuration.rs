@@ -143,3 +143,37 @@ fn a_catalog_that_cannot_be_used_is_refused() {
     std::fs::write(operator.path("stillpoint.db"), right).unwrap();
     assert_eq!(operator.run(&["project", "list"]).lines().len(), 2);
 }
+
+#[test]
+fn proxies_limits_and_retention_are_checked() {
+    let operator = Operator::new();
+    for (text, says) in [
+        ("[server]\ntrusted_proxies = [\"10.0.0.0/33\"]\n", "192.0.2.0/24"),
+        ("[server]\nconnections = 0\n", "server.connections must be from 1 to 100000"),
+        ("[audit]\nkeep_days = 0\n", "audit.keep_days must be from 1"),
+        ("[audit]\nentries = 0\n", "audit.entries from 1"),
+        ("[server]\nv1_rate_limit = -1\n", "v1_rate_limit"),
+    ] {
+        operator.configure(text);
+        operator.run(&["status"]).fails(1, says);
+    }
+    operator.configure("[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\nv1_rate_limit = 100\n");
+    operator.run(&["status"]).ok();
+    operator.run_with(&["status"], "", &[("STILLPOINT_SERVER__TRUSTED_PROXIES", "10.0.0.0/8,::1")]).ok();
+    operator.run_with(&["status"], "", &[("STILLPOINT_SERVER__TRUSTED_PROXIES", "nowhere")]).fails(1, "192.0.2.7");
+}
+
+#[test]
+fn the_openapi_document_is_printed_with_the_configured_url() {
+    let operator = Operator::new();
+    operator.configure("[server]\npublic_url = \"https://backup.example.net/\"\n");
+    for document in [operator.json(&["openapi"]), serde_json::from_str(&operator.run(&["openapi"]).stdout).unwrap()] {
+        assert_eq!(
+            (&document["openapi"], &document["servers"][0]["url"]),
+            (&"3.1.0".into(), &"https://backup.example.net".into())
+        );
+        let path = "/api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/backupCheckpoints/{checkpointId}";
+        assert!(document["paths"][path]["get"].is_object());
+    }
+    assert_eq!(operator.names(), ["stillpoint.toml"], "nothing was made");
+}

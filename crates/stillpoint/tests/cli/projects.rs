@@ -1,4 +1,4 @@
-//! `stillpoint project`
+//! `stillpoint project` and `stillpoint organization`
 
 use serde_json::json;
 
@@ -46,4 +46,18 @@ fn names_that_do_not_fit_into_a_path_are_refused() {
     }
     assert_eq!(operator.names(), ["stillpoint.toml"], "nothing was made");
     operator.run(&["project", "create", &long[1..]]).ok();
+}
+
+#[test]
+fn an_organisation_is_there_and_others_are_made() {
+    let operator = Operator::new();
+    assert_eq!(operator.json(&["organization", "list"])[0]["name"], "default");
+    let made = operator.json(&["organization", "create", "acme"]);
+    operator.run(&["organization", "create", "acme"]).fails(1, "an organisation named \"acme\" exists already");
+    operator.run(&["organization", "create", "a/b"]).fails(2, "cannot be an organisation's name");
+    assert_eq!(operator.json(&["organization", "list"])[0], made, "by name");
+    operator
+        .run(&["project", "create", "p", "--organization", "nowhere"])
+        .fails(1, "there is no organisation \"nowhere\"; `stillpoint organization list` lists them");
+    operator.run(&["project", "create", "p", "--organization", "acme"]).ok();
 }

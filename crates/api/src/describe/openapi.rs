@@ -1,0 +1,298 @@
+//! The OpenAPI 3.1 document.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use schemars::Schema;
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use schemars::transform::{Transform, transform_subschemas};
+use serde_json::{Map, Value, json};
+
+use crate::error::{Code, ErrorDocument};
+use crate::oauth::OauthError;
+use crate::operations::{Access, Operation, Query, Route};
+use crate::query::{HIGHEST_PAGE, MOST_PER_PAGE};
+use crate::surface::{ClusterBy, Surface};
+use crate::version::FIRST;
+
+const ABOUT: &str = "Checkpoints of sharded MongoDB clusters, as clients of MongoDB Atlas, Ops Manager and Cloud \
+                     Manager know them. The same resources are on three surfaces: Atlas v1.0, Atlas v2, and Ops \
+                     Manager. Query parameters that are not known are ignored.";
+
+/// The document, for clients that reach the server at `base`.
+pub fn openapi(base: &str) -> Value {
+    let mut generator = SchemaSettings::draft2020_12()
+        .for_serialize()
+        .with(|settings| settings.definitions_path = "/components/schemas".into())
+        .with_transform(NeverNull)
+        .into_generator();
+    let error = generator.subschema_for::<ErrorDocument>();
+    let oauth_error = generator.subschema_for::<OauthError>();
+
+    let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+    for route in Route::all() {
+        let described = operation(&route, &mut generator, &error, &oauth_error);
+        let method = route.operation.method.as_str().to_ascii_lowercase();
+        paths.entry(route.path).or_default().insert(method, described);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "stillpoint",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": ABOUT,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": base}],
+        "tags": tags(),
+        "paths": paths,
+        "components": {
+            "schemas": generator.take_definitions(true),
+            "securitySchemes": {
+                "digest": {
+                    "type": "http",
+                    "scheme": "digest",
+                    "description": "A key's public part as the user, its private part as the password (RFC 7616, MD5, \
+                                    qop=auth).",
+                },
+                "serviceAccount": {
+                    "type": "oauth2",
+                    "description": "Service accounts, on v2.",
+                    "flows": {"clientCredentials": {"tokenUrl": "/api/oauth/token", "scopes": {}}},
+                },
+                "clientSecret": {"type": "http", "scheme": "basic", "description": "A client id and its secret."},
+            },
+        },
+    })
+}
+
+fn tags() -> Vec<Value> {
+    let mut names: Vec<&str> = Vec::new();
+    for route in Route::all() {
+        if !names.contains(&route.operation.tag) {
+            names.push(route.operation.tag);
+        }
+    }
+    names.into_iter().map(|name| json!({"name": name})).collect()
+}
+
+fn operation(route: &Route, generator: &mut SchemaGenerator, error: &Schema, oauth_error: &Schema) -> Value {
+    let operation = route.operation;
+    let id = operation_id(route);
+    let mut described = json!({
+        "operationId": id,
+        "summary": operation.summary,
+        "description": about(operation, route.surface),
+        "tags": [operation.tag],
+        "security": security(operation.access, route.surface),
+        "parameters": parameters(route),
+        "responses": responses(route, generator, error, oauth_error),
+    });
+    if let Some(body) = &operation.body {
+        let schema = (body.schema)();
+        described["requestBody"] = json!({"required": body.required, "content": {body.media_type: {"schema": schema}}});
+    }
+    described
+}
+
+/// v2 has the published ids; elsewhere the surface's name keeps them apart.
+fn operation_id(route: &Route) -> String {
+    let id = route.operation.id;
+    let suffix = match route.surface {
+        None => "",
+        Some(surface) if surface.versioned => "",
+        Some(surface) if surface.cluster == ClusterBy::Id => "OpsManager",
+        Some(_) => "V1",
+    };
+    let alias = if route.path.contains("/backupConfigs/") { "OfBackupConfig" } else { "" };
+    format!("{id}{alias}{suffix}")
+}
+
+fn about(operation: &Operation, surface: Option<&Surface>) -> String {
+    let who = match operation.access {
+        Access::Open => "Open to everybody.".to_owned(),
+        Access::Client => "For service accounts.".to_owned(),
+        Access::SignedIn => "For every key and service account.".to_owned(),
+        Access::Project(role) => format!("Needs `{role}` in the project."),
+    };
+    let version = match surface.is_some_and(|surface| surface.versioned) {
+        true => {
+            "Ask for a version by date, as in `Accept: application/vnd.atlas.2023-01-01+json`: a date is answered \
+                 with the newest version not after it."
+        }
+        false => "",
+    };
+    [operation.about, &who, version].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+fn security(access: Access, surface: Option<&Surface>) -> Value {
+    match access {
+        Access::Open => json!([]),
+        Access::Client => json!([{"clientSecret": []}]),
+        _ if surface.is_some_and(|surface| surface.bearer) => json!([{"digest": []}, {"serviceAccount": []}]),
+        _ => json!([{"digest": []}]),
+    }
+}
+
+fn parameters(route: &Route) -> Vec<Value> {
+    let id = json!({"type": "string", "pattern": "^[0-9a-f]{24}$"});
+    let mut parameters: Vec<_> = route
+        .path
+        .split('/')
+        .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+        .map(|name| {
+            let (schema, what) = match name {
+                "groupId" => (id.clone(), "The project."),
+                "clusterId" => (id.clone(), "The cluster, by its id."),
+                "clusterName" => (json!({"type": "string", "minLength": 1}), "The cluster, by its name."),
+                _ => (id.clone(), "The checkpoint."),
+            };
+            json!({"name": name, "in": "path", "required": true, "schema": schema, "description": what})
+        })
+        .collect();
+    let mut query = |name: &str, schema: Value, what: &str| {
+        parameters.push(json!({"name": name, "in": "query", "schema": schema, "description": what}));
+    };
+    let operation = route.operation;
+    if operation.query != Query::Nothing {
+        query("pretty", json!({"type": "boolean", "default": false}), "Whether the reply is indented.");
+        let wrapped = "Whether the reply is wrapped in an object with its HTTP status, for clients that cannot see it.";
+        query("envelope", json!({"type": "boolean", "default": false}), wrapped);
+    }
+    if operation.query == Query::List {
+        let number =
+            |default: u64, most: u64| json!({"type": "integer", "minimum": 1, "maximum": most, "default": default});
+        query("pageNum", number(1, HIGHEST_PAGE), "The page, counted from 1.");
+        query("itemsPerPage", number(100, MOST_PER_PAGE), "How many items a page has.");
+        query("includeCount", json!({"type": "boolean", "default": true}), "Whether `totalCount` is told.");
+    }
+    parameters
+}
+
+fn responses(route: &Route, generator: &mut SchemaGenerator, error: &Schema, oauth_error: &Schema) -> Value {
+    let operation = route.operation;
+    let versioned = route.surface.is_some_and(|surface| surface.versioned);
+    let mut responses = Map::new();
+
+    let success = match operation.document {
+        Some(document) => {
+            let schema = enveloped(document(generator), operation.query);
+            let media_type = if versioned { FIRST.media_type() } else { "application/json".into() };
+            json!({"description": "Done.", "content": {media_type: {"schema": schema}}})
+        }
+        None if operation.id == "getReference" => {
+            json!({"description": "Done.", "content": {"text/html": {"schema": {"type": "string"}}}})
+        }
+        None => json!({"description": "Done."}),
+    };
+    responses.insert(operation.status.as_str().into(), success);
+    if operation.status == StatusCode::CREATED {
+        created(route, &mut responses["201"]);
+    }
+
+    let mut by_status: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+    for code in refusals(operation, versioned) {
+        let (status, name, _) = code.row();
+        let names = by_status.entry(status.as_u16()).or_default();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    for (status, names) in by_status {
+        let phrase = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
+        let description = format!("{phrase}: `{}`.", names.join("`, `"));
+        let schema = enveloped(error.clone(), operation.query);
+        responses.insert(
+            status.to_string(),
+            json!({"description": description, "content": {"application/json": {"schema": schema}}}),
+        );
+    }
+    if operation.access == Access::Client {
+        for (status, what) in [("400", "The grant is not one."), ("401", "`invalid_client`: the client is not known.")]
+        {
+            let content = json!({"application/json": {"schema": oauth_error}});
+            responses.insert(status.into(), json!({"description": what, "content": content}));
+        }
+    }
+    Value::Object(responses)
+}
+
+/// All codes that an operation may be answered with.
+fn refusals(operation: &Operation, versioned: bool) -> Vec<Code> {
+    let mut codes = vec![Code::InvalidHost, Code::Unexpected, Code::Unavailable];
+    if operation.query != Query::Nothing {
+        codes.push(Code::InvalidQueryParameter);
+    }
+    if operation.access != Access::Open {
+        codes.push(Code::IpAddressNotOnAccessList);
+    }
+    if operation.access.needs_credential() {
+        codes.extend([Code::UserUnauthorized, Code::RateLimited]);
+    }
+    if let Access::Project(_) = operation.access {
+        codes.extend([Code::NotInGroup, Code::AccessForbidden, Code::InvalidGroupId, Code::GroupNotFound]);
+    }
+    if versioned {
+        codes.extend([Code::InvalidVersionDate, Code::VersionGone]);
+    }
+    codes.extend(operation.refusals);
+    codes
+}
+
+/// With `envelope=true` a document comes wrapped; a list has its status in itself.
+fn enveloped(schema: Schema, query: Query) -> Value {
+    match query {
+        Query::Common | Query::List => json!({"anyOf": [schema, {
+            "type": "object",
+            "description": "With `envelope=true`.",
+            "properties": {"content": schema, "status": {"type": "integer"}},
+            "required": ["content", "status"],
+        }]}),
+        Query::Nothing => schema.into(),
+    }
+}
+
+/// Where to go from what was made.
+fn created(route: &Route, response: &mut Value) {
+    response["headers"] = json!({"Location": {"description": "The new resource.", "schema": {"type": "string"}}});
+    let mut parameters = Map::new();
+    for segment in route.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}')) {
+        parameters.insert(segment.into(), format!("$request.path.{segment}").into());
+    }
+    parameters.insert("checkpointId".into(), "$response.body#/id".into());
+    let to = |id: &'static str| {
+        let target = crate::operations::all().find(|operation| operation.id == id);
+        let id = target
+            .map(|operation| operation_id(&Route { surface: route.surface, path: route.path.clone(), operation }));
+        json!({"operationId": id, "parameters": parameters})
+    };
+    response["links"] =
+        json!({"get": to("getGroupClusterBackupCheckpoint"), "delete": to("deleteGroupClusterBackupCheckpoint")});
+}
+
+/// A field that is left out is never null.
+#[derive(Debug, Clone)]
+struct NeverNull;
+
+impl Transform for NeverNull {
+    fn transform(&mut self, schema: &mut Schema) {
+        transform_subschemas(self, schema);
+        if let Some(Value::Array(types)) = schema.get_mut("type") {
+            types.retain(|kind| kind != "null");
+            if let [kind] = types.as_slice() {
+                let kind = kind.clone();
+                schema.insert("type".into(), kind);
+            }
+        }
+        if let Some(Value::Array(choices)) = schema.get_mut("anyOf") {
+            choices.retain(|choice| choice["type"] != "null");
+            if let [Value::Object(only)] = choices.as_slice() {
+                let only = only.clone();
+                schema.remove("anyOf");
+                for (name, value) in only {
+                    schema.insert(name, value);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! A checkpoint.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use stillpoint_core::checkpoint::{Checkpoint, Part, PartId, Reason, State};
+use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, ProjectId};
+
+use super::{Date, Id, Link, Place};
+
+/// All that a checkpoint's document is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    pub place: &'a Place,
+    pub checkpoint: &'a Checkpoint,
+}
+
+/// The document of one checkpoint, as Get One gives it.
+pub fn checkpoint_document(view: &View) -> serde_json::Value {
+    // Every key is a string and nothing in it can fail to be written.
+    serde_json::to_value(CheckpointDocument::one(view)).unwrap_or_default()
+}
+
+/// A point in time that all parts of a cluster have in common.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Checkpoint")]
+pub struct CheckpointDocument<'a> {
+    #[schemars(with = "Id")]
+    cluster_id: ClusterId,
+    /// When it completed and the balancer ran again; not there before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completed: Option<Date>,
+    #[schemars(with = "Id")]
+    group_id: ProjectId,
+    #[schemars(with = "Id")]
+    id: CheckpointId,
+    links: Vec<Link<'a>>,
+    /// One for each shard, and one for the config servers.
+    parts: Vec<PartDocument<'a>>,
+    /// Whether a restore can be made from it now.
+    restorable: bool,
+    /// When the balancer was stopped and the checkpoint began.
+    started: Date,
+    /// This product's own: what the published document has no field for. Never in that of a completed
+    /// checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stillpoint: Option<Progress>,
+    /// The point in time that it restores to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<Date>,
+}
+
+impl<'a> CheckpointDocument<'a> {
+    /// As Get One gives it: its `self` is the collection, as in the published example.
+    pub fn one(view: &View<'a>) -> CheckpointDocument<'a> {
+        let place = view.place;
+        let links = vec![
+            Link::new(&place.checkpoints_url, "self"),
+            Link::new(&place.cluster_url, "http://mms.mongodb.com/cluster"),
+            Link::new(&place.group_url, "http://mms.mongodb.com/group"),
+        ];
+        CheckpointDocument::with(view, links)
+    }
+
+    /// As an item of a list.
+    pub fn item(view: &View<'a>) -> CheckpointDocument<'a> {
+        CheckpointDocument::with(view, vec![Link::item(&view.place.checkpoints_url, view.checkpoint.id)])
+    }
+
+    fn with(view: &View<'a>, links: Vec<Link<'a>>) -> CheckpointDocument<'a> {
+        let checkpoint = view.checkpoint;
+        CheckpointDocument {
+            cluster_id: checkpoint.cluster,
+            completed: checkpoint.completed().map(Date),
+            group_id: view.place.project,
+            id: checkpoint.id,
+            links,
+            parts: checkpoint.parts.iter().map(PartDocument::of).collect(),
+            restorable: checkpoint.restorable(),
+            started: Date(checkpoint.started),
+            stillpoint: Progress::of(checkpoint),
+            timestamp: checkpoint.cut.map(|cut| Date(cut.date())),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "CheckpointPart")]
+struct PartDocument<'a> {
+    replica_set_name: &'a str,
+    /// Of a shard only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard_name: Option<&'a str>,
+    /// Whether the token was found in the oplog.
+    token_discovered: bool,
+    /// The token's entry in the oplog; not there until it is discovered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_timestamp: Option<TimestampDocument>,
+    /// `REPLICA_SET`, a shard, or `CONFIG_SERVER_REPLICA_SET`.
+    type_name: &'static str,
+}
+
+impl<'a> PartDocument<'a> {
+    fn of(part: &'a Part) -> PartDocument<'a> {
+        let (shard_name, type_name) = match &part.id {
+            PartId::Shard(name) => (Some(name.as_str()), "REPLICA_SET"),
+            PartId::ConfigServers => (None, "CONFIG_SERVER_REPLICA_SET"),
+        };
+        let discovered = part.token.filter(|token| token.discovered);
+        PartDocument {
+            replica_set_name: &part.replica_set,
+            shard_name,
+            token_discovered: discovered.is_some(),
+            token_timestamp: discovered.map(|token| TimestampDocument::of(token.time)),
+            type_name,
+        }
+    }
+}
+
+/// A BSON timestamp.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "BsonTimestamp")]
+struct TimestampDocument {
+    date: Date,
+    increment: u32,
+}
+
+impl TimestampDocument {
+    fn of(time: ClusterTime) -> TimestampDocument {
+        TimestampDocument { date: Date(time.date()), increment: time.increment }
+    }
+}
+
+/// How far a checkpoint that has not completed has come.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Progress {
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<FailureDocument>,
+    /// `QUEUED`, `STARTED`, `HOLDING`, `RELEASING` and the like, or `FAILED`.
+    #[schemars(with = "String")]
+    state: State,
+    /// Something is in its way, and is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Failure")]
+struct FailureDocument {
+    #[schemars(with = "String")]
+    code: Reason,
+    detail: &'static str,
+}
+
+impl Progress {
+    /// The record's own texts may name hosts: only what is safe for any client goes in.
+    fn of(checkpoint: &Checkpoint) -> Option<Progress> {
+        if checkpoint.state == State::Completed {
+            return None;
+        }
+        let failed = checkpoint.failure.as_ref().filter(|_| checkpoint.state == State::Failed);
+        Some(Progress {
+            failure: failed.map(|failure| FailureDocument { code: failure.reason, detail: failure.reason.sentence() }),
+            state: checkpoint.state,
+            trouble: checkpoint.trouble.as_ref().filter(|_| !checkpoint.state.ended()).map(|_| "retrying"),
+        })
+    }
+}

@@ -1,0 +1,61 @@
+//! The clusters of a project.
+
+use http::{Method, StatusCode};
+use stillpoint_core::Role;
+
+use super::{Access, Call, Operation, Query, VERSIONS};
+use crate::document::{ClusterDocument, ListDocument};
+use crate::error::{Code, Refusal};
+use crate::respond::Reply;
+
+pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        id: "listClusters",
+        method: Method::GET,
+        path: "/groups/{groupId}/clusters",
+        access: Access::Project(Role::GroupReadOnly),
+        summary: "List the clusters of a project",
+        about: "By name.",
+        tag: "Clusters",
+        query: Query::List,
+        body: None,
+        status: StatusCode::OK,
+        document: Some(|generator| generator.subschema_for::<ListDocument<ClusterDocument>>()),
+        refusals: &[],
+        versions: VERSIONS,
+        handler: |call| Box::pin(list(call)),
+    },
+    Operation {
+        id: "getCluster",
+        method: Method::GET,
+        path: "/groups/{groupId}/clusters/{cluster}",
+        access: Access::Project(Role::GroupReadOnly),
+        summary: "Get one cluster",
+        about: "",
+        tag: "Clusters",
+        query: Query::Common,
+        body: None,
+        status: StatusCode::OK,
+        document: Some(|generator| generator.subschema_for::<ClusterDocument>()),
+        refusals: &[Code::ClusterNotFound, Code::InvalidClusterId],
+        versions: VERSIONS,
+        handler: |call| Box::pin(get(call)),
+    },
+];
+
+async fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let (project, surface) = (call.project()?, call.surface()?);
+    let clusters = call.catalog().clusters(Some(project)).await?;
+    let mut placed = Vec::new();
+    for cluster in clusters {
+        placed.push((call.place(&cluster)?, cluster));
+    }
+    let url = format!("{}/clusters", call.group_url(project)?);
+    call.list_of(&url, &placed, |(place, cluster)| ClusterDocument::new(place, surface, cluster))
+}
+
+async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
+    let cluster = call.cluster().await?;
+    let place = call.place(&cluster)?;
+    call.one(StatusCode::OK, &ClusterDocument::new(&place, call.surface()?, &cluster))
+}

@@ -1,0 +1,31 @@
+//! Rows of the audit trail.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Transaction, params};
+
+use super::rows::{all, corrupt, execute};
+use super::store;
+use crate::{AuditEntry, Page, Result};
+
+pub fn insert(transaction: &Transaction, entry: &AuditEntry) -> Result<()> {
+    let text = serde_json::to_string(entry).map_err(|e| corrupt("an audit entry", e))?;
+    let sql = "INSERT INTO audit (at_ms, record) VALUES (?1, ?2)";
+    execute(transaction, sql, params![entry.at.as_millisecond(), text]).map(drop).map_err(store)
+}
+
+pub fn page(connection: &Connection, page: Page) -> Result<Vec<AuditEntry>> {
+    let sql = "SELECT record FROM audit ORDER BY n DESC LIMIT ?1 OFFSET ?2";
+    let limit = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    all(connection, sql, params![limit(page.take), limit(page.skip)], |row| {
+        let text: String = row.get("record").map_err(store)?;
+        serde_json::from_str(&text).map_err(|e| corrupt("an audit entry", e))
+    })
+}
+
+pub fn trim(transaction: &Transaction, before: Timestamp, most: u64) -> Result<u64> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let old = execute(transaction, "DELETE FROM audit WHERE at_ms < ?1", params![before.as_millisecond()]);
+    let sql = "DELETE FROM audit WHERE n <= (SELECT n FROM audit ORDER BY n DESC LIMIT 1 OFFSET ?1)";
+    let more = execute(transaction, sql, params![most]);
+    Ok((old.map_err(store)? + more.map_err(store)?) as u64)
+}

@@ -1,0 +1,26 @@
+//! The audit trail.
+
+use super::*;
+use stillpoint_catalog::{AuditEntry, Page};
+
+pub async fn the_audit_trail_is_newest_first_and_trimmed_by_age_and_number(catalog: &dyn Catalog) {
+    let entry = |n: i64| AuditEntry {
+        at: at(n),
+        actor: (n % 2 == 0).then(|| "abcdefgh".to_owned()),
+        from: Some("192.0.2.7".into()),
+        action: format!("DELETE /api/{n}"),
+        status: Some(204),
+        error: (n % 2 == 1).then(|| "ACCESS_FORBIDDEN".to_owned()),
+    };
+    let all: Vec<_> = (0..10).map(entry).collect();
+    catalog.append_audit(&all[..4]).await.unwrap();
+    catalog.append_audit(&all[4..]).await.unwrap();
+    catalog.append_audit(&[]).await.unwrap();
+    let page = async |skip, take| catalog.audit(Page { skip, take }).await.unwrap();
+    assert_eq!(page(0, 3).await, [entry(9), entry(8), entry(7)]);
+    assert_eq!(page(9, 3).await, [entry(0)]);
+    assert_eq!(catalog.trim_audit(at(4), 100).await.unwrap(), 4, "older than");
+    assert_eq!(catalog.trim_audit(at(0), 2).await.unwrap(), 4, "the oldest beyond");
+    assert_eq!(page(0, 9).await, [entry(9), entry(8)]);
+    assert_eq!(catalog.trim_audit(at(0), 2).await.unwrap(), 0);
+}
