@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use bson::{Bson, DateTime, Document, Timestamp, doc};
 use futures::future::try_join_all;
 
-use crate::Stage;
+use crate::report::median;
+use crate::stage::Stage;
 
 /// Medians, in milliseconds.
 pub struct Hold {
@@ -23,13 +24,7 @@ impl Hold {
 
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:.2}  (off {:.1} ms; stop + slowest note + start {:.1} ms; medians)",
-            self.ratio(),
-            self.held,
-            self.floor
-        )
+        write!(f, "off {:.1} ms; stop + slowest note + start {:.1} ms; medians", self.held, self.floor)
     }
 }
 
@@ -86,9 +81,4 @@ async fn bare_round(stage: &Stage) -> Result<f64> {
     try_join_all(notes).await?;
     config.run_command(doc! {"_configsvrBalancerStart": 1}).await?;
     Ok(begin.elapsed().as_secs_f64() * 1000.0)
-}
-
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -1,76 +1,115 @@
-//! Get One under load, against the bare route.
+//! As many requests as can be, against the server and against the bare route in turn.
 
-use std::io::BufRead;
-use std::process::{Child, Command, Stdio};
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use stillpoint_lab::process;
+use anyhow::{Result, anyhow};
 
-use crate::Stage;
-use crate::hold::median;
-use crate::requests::Client;
+use crate::client::{Client, User};
+use crate::report::median;
+use crate::usage::Busy;
 
-const CONNECTIONS: usize = 8;
-const ROUND: Duration = Duration::from_secs(3);
-const ROUNDS: usize = 5;
+const THREADS: usize = 2;
+const CONNECTIONS_EACH: usize = 4;
+/// Many and short ones: what else the machine does comes and goes.
+const ROUNDS: usize = 9;
 
-/// Rounds in turn, against the server and against the bare route.
-pub async fn measure(stage: &Stage, checkpoint: &str) -> Result<String> {
-    let path = format!("/api/atlas/v1.0/groups/{}/clusters/Cluster0/backupCheckpoints/{checkpoint}", stage.group);
-    let document = Client::connect(stage.port, &path, &stage.user).await?.get().await?;
-    let file = tempfile::NamedTempFile::new()?;
-    std::fs::write(file.path(), &document)?;
-    let (mut bare, bare_port) = start_bare(file.path())?;
+/// A process to send requests to.
+#[derive(Clone, Copy)]
+pub struct Listening {
+    pub pid: u32,
+    pub port: u16,
+}
 
-    let (mut ours, mut floors) = (Vec::new(), Vec::new());
+/// What a round gave: requests a second, and the server's and the client's microseconds for each.
+struct Round {
+    rate: f64,
+    server: Busy,
+    client: Busy,
+}
+
+/// Medians of the rounds.
+pub struct Comparison {
+    pub ratio: f64,
+    /// The lowest and the highest of the ratios.
+    range: (f64, f64),
+    ours: Round,
+    floor: Round,
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let round = |round: &Round| {
+            let (server, client) = (round.server, round.client.total());
+            format!("{:.0}/s (server {:.1} + {:.1} us, client {client:.1})", round.rate, server.user, server.kernel)
+        };
+        let (lowest, highest) = self.range;
+        let by_processor = self.floor.server.total() / self.ours.server.total();
+        write!(f, "{}; bare {}; ", round(&self.ours), round(&self.floor))?;
+        write!(f, "rounds {lowest:.3} to {highest:.3}; by the server's processor time {by_processor:.3}")
+    }
+}
+
+/// Rounds in turn. Each connection asks for the targets in turn.
+pub fn compare(
+    ours: Listening,
+    floor: Listening,
+    user: &User,
+    targets: &[String],
+    length: Duration,
+) -> Result<Comparison> {
+    let (mut of_ours, mut of_floor) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        ours.push(round(stage.port, &path, stage).await?);
-        floors.push(round(bare_port, &path, stage).await?);
+        of_ours.push(round(ours, user, targets, length)?);
+        of_floor.push(round(floor, user, targets, length)?);
     }
-    bare.kill()?;
-    bare.wait()?;
-    let ratios = ours.iter().zip(&floors).map(|(ours, floor)| ours / floor).collect();
-    let (ours, floor) = (median(ours), median(floors));
-    Ok(format!("{:.2}  ({ours:.0} and {floor:.0} requests/s on {CONNECTIONS} connections; medians)", median(ratios)))
+    let ratios: Vec<f64> = of_ours.iter().zip(&of_floor).map(|(ours, floor)| ours.rate / floor.rate).collect();
+    let range = (ratios.iter().copied().fold(f64::MAX, f64::min), ratios.iter().copied().fold(0.0, f64::max));
+    Ok(Comparison { ratio: median(ratios), range, ours: middle(&of_ours), floor: middle(&of_floor) })
 }
 
-async fn round(port: u16, path: &str, stage: &Stage) -> Result<f64> {
-    let until = Instant::now() + ROUND;
-    let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..CONNECTIONS {
-        let mut client = Client::connect(port, path, &stage.user).await?;
-        clients.spawn(async move {
-            let mut requests = 0u64;
-            while Instant::now() < until {
-                client.get().await?;
-                requests += 1;
-            }
-            anyhow::Ok(requests)
-        });
+fn middle(rounds: &[Round]) -> Round {
+    let of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
+    Round {
+        rate: of(|round| round.rate),
+        server: Busy { user: of(|round| round.server.user), kernel: of(|round| round.server.kernel) },
+        client: Busy { user: of(|round| round.client.user), kernel: of(|round| round.client.kernel) },
     }
+}
+
+fn round(to: Listening, user: &User, targets: &[String], length: Duration) -> Result<Round> {
+    let connect = |_| (0..CONNECTIONS_EACH).map(|_| Client::connect(to.port, user, targets)).collect();
+    let clients: Vec<Vec<Client>> = (0..THREADS).map(connect).collect::<Result<_>>()?;
+    let before = (Busy::of(to.pid)?, Busy::of(std::process::id())?);
     let begin = Instant::now();
+    let until = begin + length;
+    let threads: Vec<_> =
+        clients.into_iter().map(|clients| std::thread::spawn(move || ask_until(until, clients))).collect();
     let mut requests = 0;
-    while let Some(done) = clients.join_next().await {
-        requests += done??;
+    for thread in threads {
+        requests += thread.join().map_err(|_| anyhow!("a client panicked"))??;
     }
-    Ok(requests as f64 / begin.elapsed().as_secs_f64())
+    let requests = requests as f64;
+    let rate = requests / begin.elapsed().as_secs_f64();
+    let server = Busy::of(to.pid)?.since(before.0, requests);
+    let client = Busy::of(std::process::id())?.since(before.1, requests);
+    Ok(Round { rate, server, client })
 }
 
-/// The bare route in a process of its own, as the server is.
-fn start_bare(file: &std::path::Path) -> Result<(Child, u16)> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--bare").arg(file).stdout(Stdio::piped());
-    let mut child = process::spawn(command)?;
-    let mut line = String::new();
-    std::io::BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
-    Ok((child, line.trim().parse()?))
-}
-
-/// The most memory that a process ever had, as the kernel counts it.
-pub fn peak_mib(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-    let kib: u64 = peak.trim().trim_end_matches(" kB").trim().parse()?;
-    Ok(kib / 1024)
+/// One request under way on each connection, always: two system calls each and no wait for readiness.
+fn ask_until(until: Instant, mut clients: Vec<Client>) -> Result<u64> {
+    let mut requests = 0;
+    clients.iter_mut().try_for_each(Client::send)?;
+    while Instant::now() < until {
+        for client in &mut clients {
+            client.receive()?;
+            client.send()?;
+            requests += 1;
+        }
+    }
+    for client in &mut clients {
+        client.receive()?;
+        requests += 1;
+    }
+    Ok(requests)
 }
