@@ -40,6 +40,10 @@ impl<'de> Deserialize<'de> for Members {
 
 /// Reads an object, each of whose fields is one of `known` and is there once.
 pub fn object(headers: &HeaderMap, body: &[u8], known: &[&str]) -> Result<Vec<(String, Value)>, Refusal> {
+    // Nothing is of no type.
+    if body.is_empty() {
+        return Err(Refusal::new(Code::InvalidJson, []));
+    }
     check_media_type(headers)?;
     parse(body, known)
 }

@@ -66,7 +66,8 @@ fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-fn cache_dir(set: impl Fn(&'static str) -> Option<OsString>) -> Result<PathBuf> {
+/// Where what was fetched is kept, with the environment given.
+pub fn cache_dir(set: impl Fn(&'static str) -> Option<OsString>) -> Result<PathBuf> {
     if let Some(dir) = set("STILLPOINT_CACHE") {
         return Ok(dir.into());
     }

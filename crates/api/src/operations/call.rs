@@ -91,7 +91,16 @@ impl Call<'_> {
             ClusterBy::Name if text.len() > LONGEST_NAME || text.contains(char::is_control) => None,
             ClusterBy::Name => reads.cluster_named(catalog, self.version, project, text).await?,
         };
-        found.ok_or_else(|| Refusal::new(Code::ClusterNotFound, [text, &project.to_string()]))
+        found.ok_or_else(|| self.no_cluster(project))
+    }
+
+    pub fn no_cluster(&self, project: ProjectId) -> Refusal {
+        Refusal::new(Code::ClusterNotFound, [self.cluster_text(), &project.to_string()])
+    }
+
+    /// What the client calls the cluster of the path.
+    pub fn cluster_text(&self) -> &str {
+        self.surface.map_or("", |surface| self.parameter(surface.cluster.parameter()))
     }
 
     pub fn place(&self, cluster: &Cluster) -> Result<Place, Refusal> {

@@ -3,7 +3,7 @@
 use http::header::LOCATION;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
-use stillpoint_catalog::{CatalogError, Cluster, Page};
+use stillpoint_catalog::{CatalogError, Page};
 use stillpoint_core::checkpoint::Checkpoint;
 use stillpoint_core::{CheckpointId, Role};
 
@@ -127,7 +127,7 @@ async fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
 async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
     let cluster = call.cluster().await?;
     let id = id(call)?;
-    let checkpoint = call.catalog().checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(id, &cluster))?;
+    let checkpoint = call.catalog().checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(id, call))?;
     let place = call.place(&cluster)?;
     call.one(StatusCode::OK, &CheckpointDocument::one(&View { place: &place, checkpoint: &checkpoint }))
 }
@@ -140,9 +140,9 @@ async fn create(call: &Call<'_>) -> Result<Reply, Refusal> {
     let id = CheckpointId::new(call.now, call.chance());
     let checkpoint = Checkpoint::queued(id, cluster.id, call.now);
     call.catalog().queue_checkpoint(&checkpoint).await.map_err(|error| match error {
-        CatalogError::CheckpointUnderWay(other) => under_way(other, &cluster),
+        CatalogError::CheckpointUnderWay(other) => under_way(other, call),
         // Removed since it was looked up.
-        CatalogError::Gone(_) => Refusal::new(Code::ClusterNotFound, [&cluster.name, &cluster.project.to_string()]),
+        CatalogError::Gone(_) => call.no_cluster(cluster.project),
         other => other.into(),
     })?;
     call.interface.outside.wake.notify_waiters();
@@ -161,8 +161,8 @@ async fn delete(call: &Call<'_>) -> Result<Reply, Refusal> {
     let cluster = call.cluster().await?;
     let id = id(call)?;
     call.catalog().delete_checkpoint(cluster.id, id).await.map_err(|error| match error {
-        CatalogError::Gone(_) => not_found(id, &cluster),
-        CatalogError::InUse(_) => under_way(id, &cluster),
+        CatalogError::Gone(_) => not_found(id, call),
+        CatalogError::InUse(_) => under_way(id, call),
         other => other.into(),
     })?;
     Ok(Reply::nothing())
@@ -173,10 +173,10 @@ fn id(call: &Call<'_>) -> Result<CheckpointId, Refusal> {
     text.parse().map_err(|_| Refusal::new(Code::InvalidCheckpointId, [text]))
 }
 
-fn not_found(id: CheckpointId, cluster: &Cluster) -> Refusal {
-    Refusal::new(Code::CheckpointNotFound, [&id.to_string(), &cluster.name])
+fn not_found(id: CheckpointId, call: &Call<'_>) -> Refusal {
+    Refusal::new(Code::CheckpointNotFound, [&id.to_string(), call.cluster_text()])
 }
 
-fn under_way(id: CheckpointId, cluster: &Cluster) -> Refusal {
-    Refusal::new(Code::CheckpointUnderWay, [&id.to_string(), &cluster.name])
+fn under_way(id: CheckpointId, call: &Call<'_>) -> Refusal {
+    Refusal::new(Code::CheckpointUnderWay, [&id.to_string(), call.cluster_text()])
 }

@@ -77,7 +77,7 @@ async fn change(call: &Call<'_>) -> Result<Reply, Refusal> {
         [] => before,
         changes => call.catalog().change_schedule(cluster.id, changes).await.map_err(|error| match error {
             // Removed since it was looked up.
-            CatalogError::Gone(_) => Refusal::new(Code::ClusterNotFound, [&cluster.name, &cluster.project.to_string()]),
+            CatalogError::Gone(_) => call.no_cluster(cluster.project),
             other => other.into(),
         })?,
     };
@@ -115,7 +115,7 @@ fn changes(members: Vec<(String, Value)>, cluster: &Cluster, interval: u32) -> R
             }
             continue;
         };
-        let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+        let number = whole(&value);
         match (setting, number) {
             (_, Some(number)) if setting.allows(number) => changes.push((setting, number)),
             (Setting::ClusterCheckpointIntervalMin, Some(number)) if number == interval => {}
@@ -126,6 +126,15 @@ fn changes(members: Vec<(String, Value)>, cluster: &Cluster, interval: u32) -> R
         }
     }
     Ok(changes)
+}
+
+/// A whole number, also one that is written as `15.0`: to JSON Schema they are the same.
+fn whole(value: &Value) -> Option<u32> {
+    let float = || value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=1e6).contains(number));
+    match value.as_u64() {
+        Some(number) => u32::try_from(number).ok(),
+        None => float().map(|number| number as u32),
+    }
 }
 
 fn body_schema() -> Value {
@@ -177,11 +186,12 @@ mod tests {
                     assert_eq!(of(&format!("{{\"{name}\":{value}}}")), Ok(vec![(setting, value)]));
                 }
             }
-            for value in ["9999", "-1", "7.5", "\"6\"", "null", "true", "[]", "{}", "4294967302", "1e2"] {
+            for value in ["9999", "-1", "7.5", "\"6\"", "null", "true", "[]", "{}", "4294967302", "1e99", "-15.0"] {
                 let error = of(&format!("{{\"{name}\":{value}}}")).unwrap_err();
                 assert!(error.starts_with("Invalid "), "{name}: {value}: {error}");
             }
         }
+        assert_eq!(of(r#"{"snapshotIntervalHours":12.0}"#), Ok(vec![(Setting::SnapshotIntervalHours, 12)]));
         assert_eq!(of("{}"), Ok(vec![]));
         assert_eq!(of(r#"{"clusterCheckpointIntervalMin":2}"#), Ok(vec![]), "as it is");
         assert!(of(r#"{"clusterCheckpointIntervalMin":3}"#).unwrap_err().contains("15, 30 or 60"));

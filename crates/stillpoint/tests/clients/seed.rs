@@ -1,0 +1,119 @@
+//! What the server finds in its catalog: a project with two keys, and a cluster that cannot be reached
+//! with 250 completed checkpoints.
+
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+use stillpoint_catalog::sqlite::SqliteCatalog;
+use stillpoint_catalog::{Catalog, Cluster, Credential, CredentialKind, Project};
+use stillpoint_core::checkpoint::{Checkpoint, Found, Part, PartId, PutBack, Released, State, Token};
+use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, CredentialId, ProjectId, Role};
+
+/// More than two pages of the usual length.
+const CHECKPOINTS: u64 = 250;
+/// The secrets. None of them may be in anything that is printed.
+const OWNER: (&str, &str) = ("owneraaa", "0a54d1f2-4d1e-4f0b-9d62-owners-secret");
+const READER: (&str, &str) = ("readeraa", "7c3b9e80-52aa-4c11-8f0e-readers-secret");
+const ACCOUNT: (&str, &str) = ("mdb_sa_id_6b8cd3c380eef5349ef77af7", "mdb_sa_sk_the-accounts-secret");
+const PASSWORD: &str = "clusters-secret";
+/// Nobody listens there, which takes a while to find out.
+pub const UNREACHABLE: &str = "mongodb://backup:clusters-secret@127.0.0.1:1/?replicaSet=cfg";
+/// No connection string at all.
+pub const UNREADABLE: &str = "mongodb://backup:clusters-secret@";
+pub const SECRETS: [&str; 4] = [OWNER.1, READER.1, ACCOUNT.1, PASSWORD];
+pub const CLUSTER: &str = "Cluster0";
+
+#[derive(Debug)]
+pub struct Seed {
+    pub catalog: SqliteCatalog,
+    pub project: ProjectId,
+    pub cluster: ClusterId,
+    /// Newest first.
+    pub checkpoints: Vec<CheckpointId>,
+}
+
+/// `public:private` of the key that may write.
+pub fn owner() -> String {
+    format!("{}:{}", OWNER.0, OWNER.1)
+}
+
+/// `public:private` of the key that may only read.
+pub fn reader() -> String {
+    format!("{}:{}", READER.0, READER.1)
+}
+
+/// `id:secret` of a service account that may write.
+pub fn account() -> String {
+    format!("{}:{}", ACCOUNT.0, ACCOUNT.1)
+}
+
+impl Seed {
+    /// A catalog in `folder`, named as `stillpoint_lab::product::configure` says, with a cluster at `uri`.
+    pub async fn new(folder: &Path, uri: &str) -> Seed {
+        let open = SqliteCatalog::open_with_key_file(&folder.join("stillpoint.db"), &folder.join("stillpoint.key"));
+        let catalog = open.unwrap();
+        let created: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let project = ProjectId::new(created, 1);
+        let organization = catalog.organizations().await.unwrap()[0].id;
+        catalog.create_project(&Project { id: project, organization, name: "p".into(), created }).await.unwrap();
+        for (n, (public, private), role) in [(1, OWNER, Role::GroupOwner), (2, READER, Role::GroupReadOnly)] {
+            let key = Credential {
+                id: CredentialId::new(created, n),
+                kind: CredentialKind::Key,
+                organization,
+                login: public.into(),
+                proof: stillpoint_api::ha1(public, private).into(),
+                roles: [(project, role)].into(),
+                access_list: Vec::new(),
+                created,
+            };
+            catalog.create_credential(&key).await.unwrap();
+        }
+        let account = Credential {
+            id: CredentialId::new(created, 3),
+            kind: CredentialKind::ServiceAccount,
+            organization,
+            login: ACCOUNT.0.into(),
+            proof: stillpoint_api::oauth::proof(ACCOUNT.1).into(),
+            roles: [(project, Role::GroupOwner)].into(),
+            access_list: Vec::new(),
+            created,
+        };
+        catalog.create_credential(&account).await.unwrap();
+        let cluster = ClusterId::new(created, 1);
+        let (name, identity) = (CLUSTER.into(), "identity".into());
+        let record = Cluster { id: cluster, project, name, identity, uri: uri.into(), created };
+        catalog.add_cluster(&record).await.unwrap();
+        let mut checkpoints = Vec::new();
+        for n in 0..CHECKPOINTS {
+            let started = created + SignedDuration::from_mins(15 * n as i64);
+            let checkpoint = completed(CheckpointId::new(started, n), cluster, started);
+            catalog.queue_checkpoint(&checkpoint).await.unwrap();
+            checkpoints.insert(0, checkpoint.id);
+        }
+        Seed { catalog, project, cluster, checkpoints }
+    }
+}
+
+/// A checkpoint of a shard and the config servers that took two seconds.
+fn completed(id: CheckpointId, cluster: ClusterId, started: Timestamp) -> Checkpoint {
+    let ended = started + SignedDuration::from_secs(2);
+    let time = |increment| ClusterTime::new(started.as_second() as u32 + 1, increment);
+    let part = |id, replica_set: &str, increment| Part {
+        id,
+        replica_set: replica_set.into(),
+        term: Some(1),
+        token: Some(Token { attempt: 1, time: time(increment), discovered: true }),
+    };
+    Checkpoint {
+        state: State::Completed,
+        parts: vec![part(PartId::Shard("rs0".into()), "rs0", 2), part(PartId::ConfigServers, "cfg", 3)],
+        clock: Some(time(1)),
+        cut: Some(time(2)),
+        found: Some(Found { running: true, settings: "{}".into(), seen: time(1), from: "127.0.0.1:4567".into() }),
+        held_since: Some(started),
+        released: Some(Released { at: ended, how: PutBack::AsFound }),
+        ended: Some(ended),
+        ..Checkpoint::queued(id, cluster, started)
+    }
+}
