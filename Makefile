@@ -18,14 +18,16 @@ demo: ## a real sharded cluster under load, a server, a checkpoint; Ctrl-C ends 
 	$(CARGO) build --release --locked -p stillpoint -p stillpoint-lab --bins
 	target/release/demo --binary target/release/stillpoint $(if $(ONCE),--once)
 
-test: ## every test, on real mongod processes
+test: ## every test, on real mongod processes, and a short fuzzing
 	$(CARGO) test --workspace --locked
+	CARGO="$(CARGO)" scripts/fuzz
 
-soak: ## the protocol's model and the cluster tests for hours (CASES=…, ROUNDS=…)
+soak: ## the protocol's model, the cluster tests and fuzzing for hours (CASES=…, ROUNDS=…, HOURS=…)
 	PROPTEST_CASES=$(or $(CASES),2000000) $(CARGO) test --release --locked -p stillpoint-core -- --nocapture invariants
 	for round in $$(seq $(or $(ROUNDS),20)); do \
 	  echo "round $$round"; $(CARGO) test --locked -p stillpoint --test cluster; \
 	done
+	CARGO="$(CARGO)" scripts/fuzz $$(( $(or $(HOURS),4) * 3600 ))
 
 bench: ## ratios, each against its floor in the same run
 	$(CARGO) build --release --locked -p stillpoint --bin stillpoint
@@ -33,8 +35,10 @@ bench: ## ratios, each against its floor in the same run
 
 lint: $(DENY) ## formatting, clippy with warnings as errors, licences and sources of dependencies
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(DENY) --log-level error --locked check licenses bans sources
+	$(DENY) --log-level error --locked --manifest-path fuzz/Cargo.toml check licenses bans sources
 
 $(DENY):
 	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --root $(CACHE)/tools

@@ -86,15 +86,15 @@ pub struct ErrorDocument<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     bad_request_detail: Option<BadRequestDetail<'a>>,
     /// A sentence.
-    detail: String,
+    pub detail: String,
     /// The HTTP status.
-    error: u16,
+    pub error: u16,
     /// What programs should tell errors apart by.
-    error_code: &'static str,
+    pub error_code: &'static str,
     /// What the sentence is about, in its order.
-    parameters: &'a [String],
+    pub parameters: &'a [String],
     /// The HTTP status as a phrase.
-    reason: &'static str,
+    pub reason: &'static str,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
