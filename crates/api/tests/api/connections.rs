@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use stillpoint_api::tls::{TlsError, follow, from_files};
@@ -15,7 +15,7 @@ use tokio::process::Command;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::support::{Lab, READER, Running, item, limits, private};
+use crate::support::{Lab, OWNER, READER, Running, collection, item, limits, private};
 
 /// Answers once it is let go, with who asked.
 struct Slow {
@@ -156,4 +156,88 @@ async fn the_service_is_told_who_is_at_the_other_end() {
     let stream = open(&server, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
     let own = stream.local_addr().unwrap();
     assert!(rest(stream).await.ends_with(&format!("Peer {{ address: {own}, tls: false }}")));
+}
+
+/// The certificate that a server shows, as curl sees it: whether it is the one in the file.
+async fn is_trusted(port: u16, certificate: &std::path::Path) -> bool {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--output", "/dev/null", "--max-time", "20", "--cacert"]).arg(certificate);
+    command.args(["--resolve", &format!("localhost:{port}:127.0.0.1"), &format!("https://localhost:{port}/api")]);
+    command.status().await.unwrap().success()
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_taken_without_a_restart_and_a_broken_one_is_not() {
+    let lab = Lab::new().await;
+    let path = |name: &str| lab.folder.path().join(name);
+    let (certificate, key) = (path("cert.pem"), path("key.pem"));
+    let make = |copy: &std::path::Path| {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        std::fs::write(copy, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        // Put in its place as certificate managers do it.
+        std::fs::copy(copy, path("next.pem")).unwrap();
+        std::fs::rename(path("next.pem"), &certificate).unwrap();
+    };
+    let (first, second) = (path("first.pem"), path("second.pem"));
+    make(&first);
+    let tls = Some(follow(certificate.clone(), key.clone()).unwrap());
+    let server = lab.serve(Options { tls, limits: limits() }).await;
+    let port = server.address.port();
+    assert!(is_trusted(port, &first).await);
+
+    make(&second);
+    let since = Instant::now();
+    while !is_trusted(port, &second).await {
+        assert!(since.elapsed() < Duration::from_secs(20), "the new certificate is not taken");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!is_trusted(port, &first).await);
+
+    // Longer than the files go unnoticed: the last good pair stays.
+    std::fs::write(&key, "no key").unwrap();
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(2_500) {
+        assert!(is_trusted(port, &second).await);
+    }
+}
+
+/// Never ends, and never comes.
+struct Nothing;
+
+impl hyper::body::Body for Nothing {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, std::io::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_in_time_is_not_waited_for() {
+    let lab = Lab::new().await;
+    let login = lab.login(OWNER, &Method::POST, &collection()).await;
+    let request = Request::post(collection()).header("authorization", login).header("host", "h").body(Nothing).unwrap();
+    // The clock jumps to whatever is waited for next.
+    tokio::time::pause();
+    let since = tokio::time::Instant::now();
+    let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), tls: false };
+    let reply = lab.interface.answer(request, peer).await;
+    assert_eq!(reply.status(), 503);
+    assert_eq!(since.elapsed().as_secs(), 60);
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused() {
+    let lab = Lab::new().await;
+    let server = lab.serve(Options::default()).await;
+    let login = lab.login(OWNER, &Method::POST, &collection()).await;
+    let head = format!("POST {} HTTP/1.1\r\nHost: h\r\nAuthorization: {login}\r\nConnection: close\r\n", collection());
+    let large = format!("{head}Content-Length: 70000\r\n\r\n{}", "x".repeat(70_000));
+    let reply = rest(open(&server, &large).await).await;
+    assert!(reply.starts_with("HTTP/1.1 413") && reply.contains("PAYLOAD_TOO_LARGE"), "{reply}");
 }

@@ -8,6 +8,7 @@ mod description;
 mod documents;
 mod errors;
 mod lists;
+mod malformed;
 mod oauth;
 mod rates;
 mod roles;
