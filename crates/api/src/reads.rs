@@ -123,18 +123,9 @@ impl Reads {
         self.read(version, |seen| &mut seen.clusters, &id, id, async || catalog.cluster(id).await).await
     }
 
-    /// A key, and the reply to what is asked with it, if both are known: one look for both.
-    pub fn key_and_reply<'a>(
-        &self,
-        version: u64,
-        public: &str,
-        asking: impl FnOnce(CredentialId) -> Asking<'a>,
-    ) -> Option<(Arc<Credential>, Arc<Written>)> {
-        self.at(version, |seen| {
-            let key = seen.keys.get(public)?.as_ref()?;
-            let reply = seen.replies.get(&asking(key.id))?;
-            Some((key.clone(), reply.clone()))
-        })
+    /// A key that was looked up before, or that there is none.
+    pub fn known_key(&self, version: u64, public: &str) -> Option<Option<Arc<Credential>>> {
+        self.at(version, |seen| seen.keys.get(public).cloned())
     }
 
     /// The reply to a request that only reads, if it is known.

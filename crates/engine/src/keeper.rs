@@ -117,3 +117,68 @@ async fn next(setup: &Setup, lease: &Lease, cluster: &Cluster) -> Result<Option<
         Err(e) => Err(e),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+    use stillpoint_catalog::sqlite::SqliteCatalog;
+    use stillpoint_catalog::{Catalog, Project};
+    use stillpoint_core::checkpoint::{Failure, Reason, State};
+    use stillpoint_core::schedule::Setting;
+    use stillpoint_core::{ClusterId, ProjectId};
+
+    use super::*;
+
+    /// The interval that was set for a cluster counts at once, whatever the server's is.
+    #[tokio::test]
+    async fn a_checkpoint_is_due_as_the_clusters_own_schedule_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let catalog = Arc::new(SqliteCatalog::open_with_key_file(&path("catalog"), &path("key")).unwrap());
+        let created: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
+        let organization = catalog.organizations().await.unwrap()[0].id;
+        let project = Project { id: ProjectId::new(created, 1), organization, name: "p".into(), created };
+        catalog.create_project(&project).await.unwrap();
+        let cluster = Cluster {
+            id: ClusterId::new(created, 1),
+            project: project.id,
+            name: "Cluster0".into(),
+            identity: "identity".into(),
+            uri: "mongodb://nowhere".into(),
+            created,
+        };
+        catalog.add_cluster(&cluster).await.unwrap();
+
+        let at = |minutes: i64, interval: Option<u64>| {
+            let now = created + SignedDuration::from_mins(minutes);
+            let mut setup = Setup::new(catalog.clone(), Arc::new(move || now), "here".into());
+            setup.interval = interval.map(|minutes| Duration::from_secs(60 * minutes));
+            setup
+        };
+        let lease = catalog.claim_lease(cluster.id, "here", created, Duration::from_secs(60)).await.unwrap().unwrap();
+        let is_due = async |minutes, interval| {
+            let found = next(&at(minutes, interval), &lease, &cluster).await.unwrap();
+            if let Some(queued) = &found {
+                assert!(catalog.withdraw_checkpoint(cluster.id, queued.id).await.unwrap());
+            }
+            found.is_some()
+        };
+        assert!(!is_due(10_000, None).await, "none is configured");
+        assert!(!is_due(59, Some(60)).await);
+        assert!(is_due(60, Some(60)).await);
+
+        catalog.change_schedule(cluster.id, &[(Setting::ClusterCheckpointIntervalMin, 15)]).await.unwrap();
+        assert!(!is_due(14, Some(60)).await);
+        assert!(is_due(15, Some(60)).await);
+        assert!(is_due(15, None).await, "though the server takes none by itself");
+
+        // It counts from the end of the last, which may be one that failed.
+        let ended = created + SignedDuration::from_mins(20);
+        let failure = Some(Failure { reason: Reason::Unreachable, detail: "gone".into() });
+        let last = Checkpoint::queued(CheckpointId::new(ended, 1), cluster.id, ended);
+        let last = Checkpoint { state: State::Failed, ended: Some(ended), failure, ..last };
+        catalog.queue_checkpoint(&last).await.unwrap();
+        assert!(!is_due(34, Some(60)).await);
+        assert!(is_due(35, Some(60)).await);
+    }
+}

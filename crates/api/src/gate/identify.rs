@@ -52,21 +52,32 @@ impl Interface {
                 None => nobody(Scheme::Bearer, Some("an unknown token".to_owned())),
             };
         }
-        let answer = match Answer::parse(text, REALM) {
-            Ok(answer) if answer.username.len() <= LONGEST_LOGIN => answer,
-            Ok(_) | Err(_) => return nobody(Scheme::Digest, Some(claimed(None))),
-        };
+        let Some(answer) = digest(text) else { return nobody(Scheme::Digest, Some(claimed(None))) };
         let key = self.reads.key(&*self.outside.catalog, version, &answer.username).await?;
+        Ok(self.verified(&answer, head, key, now))
+    }
+
+    /// Who it is, if it comes with a key that was looked up before, whether or not there is such a key.
+    pub(super) fn identify_at_once(&self, head: &Parts, version: u64, now: Timestamp) -> Option<Identified> {
+        let answer = digest(only(&head.headers, AUTHORIZATION)?)?;
+        let key = self.reads.known_key(version, &answer.username)?;
+        Some(self.verified(&answer, head, key, now))
+    }
+
+    fn verified(&self, answer: &Answer, head: &Parts, key: Option<Arc<Credential>>, now: Timestamp) -> Identified {
         let proof = key.as_ref().map(|key| key.proof.expose_secret());
-        let verdict = self.digest.verify(&answer, head.method.as_str(), target(head), proof, now);
-        match (verdict, key) {
-            (Verdict::Accepted, Some(key)) => Ok(Identified::Somebody(key)),
+        match (self.digest.verify(answer, head.method.as_str(), target(head), proof, now), key) {
+            (Verdict::Accepted, Some(key)) => Identified::Somebody(key),
             (verdict, key) => {
                 let (stale, claimed) = (verdict == Verdict::Stale, Some(claimed(key.as_deref())));
-                Ok(Identified::Nobody { scheme: Scheme::Digest, stale, claimed })
+                Identified::Nobody { scheme: Scheme::Digest, stale, claimed }
             }
         }
     }
+}
+
+fn digest(header: &str) -> Option<Answer<'_>> {
+    Answer::parse(header, REALM).ok().filter(|answer| answer.username.len() <= LONGEST_LOGIN)
 }
 
 /// Who asks, if that was not proved, for the log. What is no login of ours is not repeated: it may be a

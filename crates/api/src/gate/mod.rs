@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::{ACCEPT, ALLOW, AUTHORIZATION, HeaderValue};
+use http::header::{ACCEPT, ALLOW, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body::Body;
@@ -23,14 +23,13 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use secrecy::ExposeSecret;
 use stillpoint_catalog::{AuditEntry, Credential};
 use stillpoint_core::{ProjectId, Role};
 
 use crate::audit::Audit;
 use crate::base;
 use crate::body;
-use crate::digest::{Answer, REALM, Verdict, Verifier};
+use crate::digest::Verifier;
 use crate::error::{Code, Refusal, shortened};
 use crate::operations::{Access, Call, Found, Routes};
 use crate::query::Common;
@@ -58,6 +57,14 @@ pub struct Interface {
     v2: Rates,
     v1: Option<Rates>,
     audit: Audit,
+}
+
+/// What came of the short way.
+enum Early {
+    Answered(Response<Full<Bytes>>),
+    /// Who asks is known; a count of its nonce was taken, so that it must not be asked again.
+    Identified(Identified),
+    Unknown,
 }
 
 /// What is known of a request while it is answered, for its reply and for the audit trail.
@@ -104,56 +111,61 @@ impl Interface {
     {
         let (head, body) = request.into_parts();
         // After a panic the long way says what is to be said.
-        let remembered = std::panic::catch_unwind(AssertUnwindSafe(|| self.remembered(&head, peer)));
-        match remembered.ok().flatten() {
-            Some(response) => response,
+        let early = std::panic::catch_unwind(AssertUnwindSafe(|| self.at_once(&head, peer))).unwrap_or(Early::Unknown);
+        match early {
+            Early::Answered(response) => response,
             // Boxed, so that the way above stays cheap.
-            None => Box::pin(self.answer_in_full(&head, body, peer)).await,
+            Early::Identified(identified) => Box::pin(self.answer_in_full(&head, body, peer, Some(identified))).await,
+            Early::Unknown => Box::pin(self.answer_in_full(&head, body, peer, None)).await,
         }
     }
 
     /// The reply to a client that polls with its key, if nothing has changed since it last asked: most
     /// requests are of this kind. Whatever is not plainly so takes the long way.
-    fn remembered(&self, head: &Parts, peer: Peer) -> Option<Response<Full<Bytes>>> {
-        if head.method != Method::GET {
-            return None;
-        }
-        let answer = Answer::parse(identify::only(&head.headers, AUTHORIZATION)?, REALM).ok()?;
-        let version = self.outside.catalog.version().ok()??;
-        let surface = Surface::of(head.uri.path());
-        let style = Style { common: Common::default(), ..Style::of(Common::default(), &head.headers) };
-        let asking = |by| self.asking(by, head, peer, style, surface);
-        let (key, reply) = self.reads.key_and_reply(version, &answer.username, asking)?;
-        if !key.access_list.is_empty() {
-            return None;
-        }
+    fn at_once(&self, head: &Parts, peer: Peer) -> Early {
+        let Some(version) = self.outside.catalog.version().ok().flatten() else { return Early::Unknown };
         let now = (self.outside.clock)();
-        if self.digest.verify(&answer, "GET", target(head), Some(key.proof.expose_secret()), now) != Verdict::Accepted {
-            return None;
-        }
-        // From here on the count of the nonce is taken: the request must be answered.
-        let allowance = self.take(surface, &key, now);
-        let response = match allowance.and_then(|allowance| allowance.wait) {
-            None => reply::of(&reply, allowance, peer.tls),
-            Some(wait) => {
-                let common = Common::parse(head.uri.query().unwrap_or_default()).unwrap_or_default();
-                let known = Known {
-                    style: Style { common, ..style },
-                    surface,
-                    from: Some(peer.address.ip()),
-                    credential: Some(key),
-                    allowance,
-                    ..Known::default()
-                };
-                let refusal = rate_limited(wait);
-                self.audit.refusal(entry(head, &known, now, &refusal));
-                reply::refusal(&refusal, &known, peer.tls)
-            }
+        let key = match self.identify_at_once(head, version, now) {
+            Some(Identified::Somebody(key)) => key,
+            Some(nobody) => return Early::Identified(nobody),
+            None => return Early::Unknown,
         };
-        Some(response)
+        let surface = Surface::of(head.uri.path());
+        let style = Style::of(Common::default(), &head.headers);
+        let asking = self.asking(key.id, head, peer, style, surface);
+        let reply = (head.method == Method::GET && key.access_list.is_empty())
+            .then(|| self.reads.reply(Some(version), asking))
+            .flatten();
+        let Some(reply) = reply else { return Early::Identified(Identified::Somebody(key)) };
+        let allowance = self.take(surface, &key, now);
+        if let Some(wait) = allowance.and_then(|allowance| allowance.wait) {
+            let common = Common::parse(head.uri.query().unwrap_or_default()).unwrap_or_default();
+            let known = Known {
+                style: Style { common, ..style },
+                surface,
+                from: self.client_address(head, peer),
+                credential: Some(key),
+                allowance,
+                ..Known::default()
+            };
+            let refusal = rate_limited(wait);
+            self.audit.refusal(entry(head, &known, now, &refusal));
+            return Early::Answered(reply::refusal(&refusal, &known, peer.tls));
+        }
+        Early::Answered(reply::of(&reply, allowance, peer.tls))
     }
 
-    async fn answer_in_full<B>(&self, head: &Parts, body: B, peer: Peer) -> Response<Full<Bytes>>
+    fn client_address(&self, head: &Parts, peer: Peer) -> Option<IpAddr> {
+        address::client(peer.address.ip(), &head.headers, &self.outside.settings.trusted_proxies)
+    }
+
+    async fn answer_in_full<B>(
+        &self,
+        head: &Parts,
+        body: B,
+        peer: Peer,
+        identified: Option<Identified>,
+    ) -> Response<Full<Bytes>>
     where
         B: Body + Send,
         B::Data: Send,
@@ -168,7 +180,7 @@ impl Interface {
         };
         // What waits for its client is its body; all else has limits of its own.
         let has_body = !body.is_end_stream();
-        let work = AssertUnwindSafe(self.work(head, body, peer, common, &mut known)).catch_unwind();
+        let work = AssertUnwindSafe(self.work(head, body, peer, identified, common, &mut known)).catch_unwind();
         let done = match has_body {
             true => tokio::time::timeout(REQUEST_TIMEOUT, work).await,
             false => Ok(work.await),
@@ -194,6 +206,7 @@ impl Interface {
         head: &Parts,
         body: B,
         peer: Peer,
+        identified: Option<Identified>,
         common: Result<Common, Refusal>,
         known: &mut Known,
     ) -> Result<Reply, Refusal>
@@ -203,7 +216,7 @@ impl Interface {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let path = head.uri.path();
-        known.from = address::client(peer.address.ip(), &head.headers, &self.outside.settings.trusted_proxies);
+        known.from = self.client_address(head, peer);
         let now = (self.outside.clock)();
         known.at = Some(now);
         let version = self.outside.catalog.version()?;
@@ -214,7 +227,7 @@ impl Interface {
             Found::Nothing => false,
         };
         if is_api(path) && !open {
-            self.let_in(head, known, now, version).await?;
+            self.let_in(head, identified, known, now, version).await?;
         }
         let common = common?;
         let found = match found {
@@ -235,7 +248,7 @@ impl Interface {
             media_type = HeaderValue::try_from(resolved.media_type()).unwrap_or(JSON);
         }
 
-        // Also of a request that was let in without the key of `remembered`, or with a token.
+        // Also to a token, a HEAD, or a key with an access list.
         let reads = matches!(head.method, Method::GET | Method::HEAD);
         let asking = known
             .credential
@@ -282,12 +295,17 @@ impl Interface {
     async fn let_in(
         &self,
         head: &Parts,
+        identified: Option<Identified>,
         known: &mut Known,
         now: Timestamp,
         version: Option<u64>,
     ) -> Result<(), Refusal> {
         let bearer = known.surface.is_some_and(|surface| surface.bearer);
-        match self.identify(head, bearer, now, version).await? {
+        let identified = match identified {
+            Some(identified) => identified,
+            None => self.identify(head, bearer, now, version).await?,
+        };
+        match identified {
             Identified::Somebody(credential) => known.credential = Some(credential),
             Identified::Nobody { scheme, stale, claimed } => {
                 known.claimed = claimed.filter(|_| !stale);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::packages::{clean, node, python};
 use crate::process::run;
-use crate::seed::{owner, reader};
+use crate::seed::{account, owner, reader};
 use crate::server::{Report, Server, tells_no_secret};
 use crate::surfaces::SURFACES;
 
@@ -72,4 +72,26 @@ async fn urllib() {
         command
     })
     .await;
+}
+
+/// Not even a token, which is as good as a secret while it lasts, is in the log.
+#[tokio::test]
+async fn a_service_account() {
+    #[derive(serde::Deserialize)]
+    struct Told {
+        seen: Vec<stillpoint_core::CheckpointId>,
+        token: String,
+    }
+    let server = Server::start().await;
+    let mut command = python();
+    command.arg(script("oauth_client.py")).args([&server.base, &SURFACES[1].collection(&server.seed)]);
+    command.env("CLIENT_ACCOUNT", account());
+    let ended = run(command, LIMIT);
+    tells_no_secret(&format!("{ended:?}"));
+    let told: Told = serde_json::from_str(&ended.ok()).unwrap();
+    assert_eq!(told.seen, server.seed.checkpoints);
+    server.has_told_no_secret();
+    assert!(!server.log().contains(&told.token));
+    let catalog = std::fs::read(server.folder().join("stillpoint.db")).unwrap();
+    assert!(!catalog.windows(told.token.len()).any(|window| window == told.token.as_bytes()), "kept as its hash only");
 }

@@ -45,6 +45,9 @@ impl Server {
         let port = Port::free().unwrap();
         let base = format!("http://127.0.0.1:{}", port.number());
         let config = configure(folder.path(), port.number(), "off").unwrap();
+        // Not even then is a secret in the log.
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, format!("{text}\n[log]\nfilter = \"trace\"\n")).unwrap();
         let binary = Path::new(env!("CARGO_BIN_EXE_stillpoint"));
         let mut process = product::Server::start(binary, folder.path(), &config, port).unwrap();
         process.wait_until_it_answers().await.unwrap();
@@ -69,7 +72,11 @@ impl Server {
     }
 
     pub fn has_told_no_secret(&self) {
-        tells_no_secret(&std::fs::read_to_string(&self.process.log).unwrap());
+        tells_no_secret(&self.log());
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.process.log).unwrap()
     }
 }
 
