@@ -2,9 +2,13 @@
 //! the log (target `audit`) and an entry in the catalog.
 //!
 //! A write's entry is in the catalog before its reply goes out. A refusal's goes through a queue with
-//! a bound, so that a flood of refused requests costs the catalog a write now and then, not one each;
-//! what did not fit is counted, in the log and in an entry of its own.
+//! a bound, and those of one client for one reason within a moment become one entry, with their number: a
+//! flood of refused requests costs the catalog a write now and then, not one each. What did not fit is
+//! counted in an entry of its own. Refusals have room of their own in the catalog, so that they displace
+//! no writes.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,6 +29,7 @@ const SWEEP: SignedDuration = SignedDuration::from_mins(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
     pub time: SignedDuration,
+    /// Of refusals, and of all others.
     pub entries: u64,
 }
 
@@ -82,7 +87,7 @@ impl Audit {
 }
 
 fn say(entry: &AuditEntry) {
-    let AuditEntry { actor, from, action, status, error, at: _ } = entry;
+    let AuditEntry { actor, from, action, status, error, .. } = entry;
     tracing::info!(
         target: "audit",
         actor = actor.as_deref().unwrap_or_default(),
@@ -91,6 +96,26 @@ fn say(entry: &AuditEntry) {
         status,
         error = error.as_deref().unwrap_or_default(),
     );
+}
+
+/// Those of one actor, from one address, for one reason as one: the first of them, and how many there are.
+fn together(entries: Vec<AuditEntry>) -> Vec<AuditEntry> {
+    let mut kept: Vec<AuditEntry> = Vec::new();
+    let mut places = HashMap::new();
+    for entry in entries {
+        let of = (entry.actor.clone(), entry.from.clone(), entry.error.clone());
+        match places.entry(of) {
+            Entry::Occupied(place) => {
+                let first: &mut AuditEntry = &mut kept[*place.get()];
+                first.times = Some(first.times.unwrap_or(1) + 1);
+            }
+            Entry::Vacant(place) => {
+                place.insert(kept.len());
+                kept.push(entry);
+            }
+        }
+    }
+    kept
 }
 
 struct Writer {
@@ -123,12 +148,14 @@ impl Writer {
         }
     }
 
-    async fn keep(&self, mut entries: Vec<AuditEntry>) {
+    async fn keep(&self, entries: Vec<AuditEntry>) {
+        let mut entries = together(entries);
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             tracing::warn!(lost, "more requests were refused than the audit trail can hold: they are in this log only");
-            let action = format!("{lost} more refused requests, in the log only");
-            entries.push(AuditEntry { at: (self.clock)(), actor: None, from: None, action, status: None, error: None });
+            let action = "more refused requests, in the log only".to_owned();
+            let entry = AuditEntry::done((self.clock)(), action);
+            entries.push(AuditEntry { refused: true, times: Some(lost), ..entry });
         }
         if entries.is_empty() {
             return;

@@ -21,6 +21,12 @@ impl PublicUrl {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Without a slash at its end; empty if it has none.
+    pub fn path(&self) -> &str {
+        let (_, rest) = self.0.split_once("://").unwrap_or_default();
+        rest.find('/').map_or("", |at| &rest[at..])
+    }
 }
 
 impl FromStr for PublicUrl {
@@ -112,6 +118,8 @@ mod tests {
         let public: PublicUrl = "https://backup.example.net/".parse().unwrap();
         let base = of_request(Some(&public), false, &Uri::from_static("/x"), &HeaderMap::new());
         assert_eq!(base.unwrap(), "https://backup.example.net");
+        assert_eq!(public.path(), "");
+        assert_eq!("https://a:1/b/c/".parse::<PublicUrl>().unwrap().path(), "/b/c");
         for text in ["", "backup", "ftp://a", "http://", "https://a?b", "https://u:p@a", "https://a#b"] {
             assert_eq!(text.parse::<PublicUrl>(), Err(NotAPublicUrl), "{text}");
         }

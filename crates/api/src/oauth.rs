@@ -1,9 +1,11 @@
 //! OAuth 2.0 client credentials (RFC 6749 §4.4) for service accounts: bearer tokens for v2, and their
 //! revocation (RFC 7009).
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, PRAGMA, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use percent_encoding::percent_decode_str;
 use ring::digest::{SHA256, digest};
@@ -20,8 +22,6 @@ use crate::respond::{AuditNote, Reply};
 
 /// How long a token is good for, in seconds.
 pub const LIFETIME_S: u32 = 3_600;
-/// Grants are short forms; a token is 43 characters.
-const LONGEST_FORM: usize = 4_096;
 
 /// The answer to a grant (RFC 6749 §5.1).
 #[derive(Debug, Serialize, JsonSchema)]
@@ -59,19 +59,14 @@ pub fn bearer(header: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("Bearer").then_some(token.trim())
 }
 
-/// Gives a token to a service account that has proved who it is.
-pub async fn token(call: &Call<'_>) -> Result<Reply, Refusal> {
-    let account = match client(call).await? {
-        Ok(account) => account,
-        Err(reply) => return Ok(reply),
-    };
+/// Gives a token to a service account.
+pub async fn token(call: &Call) -> Result<Reply, Refusal> {
+    let account = call.credential()?;
     match field(call, "grant_type") {
         Ok(Some(grant)) if grant == "client_credentials" => {}
-        Ok(Some(_)) => {
-            return refused(call, &account, "unsupported_grant_type", "grant_type must be client_credentials");
-        }
-        Ok(None) => return refused(call, &account, "invalid_request", "grant_type is missing"),
-        Err(why) => return refused(call, &account, "invalid_request", why),
+        Ok(Some(_)) => return refused(call, "unsupported_grant_type", "grant_type must be client_credentials"),
+        Ok(None) => return refused(call, "invalid_request", "grant_type is missing"),
+        Err(why) => return refused(call, "invalid_request", why),
     }
 
     let token = new_token(call);
@@ -80,45 +75,35 @@ pub async fn token(call: &Call<'_>) -> Result<Reply, Refusal> {
     match call.catalog().create_token(&kept, &account.proof, call.now).await {
         Ok(()) => {}
         // Deleted, or given another secret, since it proved who it is.
-        Err(CatalogError::Gone(_)) => return invalid_client(call, Some(account.login)),
+        Err(CatalogError::Gone(_)) => return invalid_client(call, claimed(Some(account))),
         Err(error) => return Err(error.into()),
     }
     let document = TokenDocument { access_token: token, expires_in: LIFETIME_S, token_type: "Bearer" };
-    reply(call, StatusCode::OK, &document, AuditNote { actor: Some(account.login), error: None })
+    reply(call, StatusCode::OK, &document)
 }
 
 /// Ends a token. Whether there was one is not said (RFC 7009 §2.2).
-pub async fn revoke(call: &Call<'_>) -> Result<Reply, Refusal> {
-    let account = match client(call).await? {
-        Ok(account) => account,
-        Err(reply) => return Ok(reply),
-    };
+pub async fn revoke(call: &Call) -> Result<Reply, Refusal> {
     match field(call, "token") {
-        Ok(Some(token)) => call.catalog().revoke_token(account.id, &hash(&token)).await?,
-        Ok(None) => return refused(call, &account, "invalid_request", "token is missing"),
-        Err(why) => return refused(call, &account, "invalid_request", why),
+        Ok(Some(token)) => call.catalog().revoke_token(call.credential()?.id, &hash(&token)).await?,
+        Ok(None) => return refused(call, "invalid_request", "token is missing"),
+        Err(why) => return refused(call, "invalid_request", why),
     }
-    let note = AuditNote { actor: Some(account.login), error: None };
-    Ok(Reply { status: StatusCode::OK, written: None, headers: no_store(), audit: Some(note) })
+    Ok(Reply { status: StatusCode::OK, written: None, headers: no_store(), audit: None })
 }
 
-/// The service account that the request is of, or the reply to whoever is none.
-async fn client(call: &Call<'_>) -> Result<Result<Credential, Reply>, Refusal> {
-    let Some((id, secret)) = basic(call.headers) else { return Ok(Err(invalid_client(call, None)?)) };
-    let found = match id.len() <= LONGEST_LOGIN {
-        true => call.catalog().credential(CredentialKind::ServiceAccount, &id).await?,
-        false => None,
-    };
+/// The service account that a request is of, or the reply to whoever is none.
+pub async fn client(call: &Call) -> Result<Result<Arc<Credential>, Reply>, Refusal> {
+    let given = basic(call.headers()).filter(|(id, _)| id.len() <= LONGEST_LOGIN);
+    let Some((id, secret)) = given else { return Ok(Err(invalid_client(call, claimed(None))?)) };
+    let found = call.catalog().credential(CredentialKind::ServiceAccount, &id).await?;
     // An unknown client takes the same way.
     let nobody = SecretString::from(proof(""));
     let right = found.as_ref().map_or(&nobody, |account| &account.proof).expose_secret();
     let same = bool::from(proof(&secret).as_bytes().ct_eq(right.as_bytes()));
     match found {
-        Some(account) if same => {
-            call.may_come_in(&account)?;
-            Ok(Ok(account))
-        }
-        found => Ok(Err(invalid_client(call, Some(claimed(found.as_ref())))?)),
+        Some(account) if same => Ok(Ok(Arc::new(account))),
+        found => Ok(Err(invalid_client(call, claimed(found.as_ref()))?)),
     }
 }
 
@@ -130,13 +115,14 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
     }
     let text = String::from_utf8(STANDARD.decode(text.trim()).ok()?).ok()?;
     let (id, secret) = text.split_once(':')?;
-    let plain = |text| percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned());
+    let plain =
+        |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(|text| text.into_owned());
     Some((plain(id)?, plain(secret)?))
 }
 
 /// The one value of a field of the form.
-fn field(call: &Call<'_>, name: &str) -> Result<Option<String>, &'static str> {
-    let media_type = only(call.headers, CONTENT_TYPE).unwrap_or_default();
+fn field(call: &Call, name: &str) -> Result<Option<String>, &'static str> {
+    let media_type = only(call.headers(), CONTENT_TYPE).unwrap_or_default();
     if !media_type
         .split(';')
         .next()
@@ -146,9 +132,6 @@ fn field(call: &Call<'_>, name: &str) -> Result<Option<String>, &'static str> {
     {
         return Err("the body must be application/x-www-form-urlencoded");
     }
-    if call.body.len() > LONGEST_FORM {
-        return Err("the body is too long");
-    }
     let mut values = form_urlencoded::parse(&call.body).filter(|(key, _)| key == name).map(|(_, value)| value);
     match (values.next(), values.next()) {
         (_, Some(_)) => Err("a field is repeated"),
@@ -157,7 +140,7 @@ fn field(call: &Call<'_>, name: &str) -> Result<Option<String>, &'static str> {
 }
 
 /// 256 bits of chance.
-fn new_token(call: &Call<'_>) -> String {
+fn new_token(call: &Call) -> String {
     let mut bytes = [0; 32];
     for piece in bytes.chunks_mut(8) {
         piece.copy_from_slice(&call.chance().to_le_bytes());
@@ -165,29 +148,26 @@ fn new_token(call: &Call<'_>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn refused(call: &Call<'_>, account: &Credential, error: &'static str, why: &'static str) -> Result<Reply, Refusal> {
-    let note = AuditNote { actor: Some(account.login.clone()), error: Some(error) };
-    reply(call, StatusCode::BAD_REQUEST, &OauthError { error, error_description: why }, note)
+fn refused(call: &Call, error: &'static str, why: &'static str) -> Result<Reply, Refusal> {
+    let reply = reply(call, StatusCode::BAD_REQUEST, &OauthError { error, error_description: why })?;
+    Ok(Reply { audit: Some(AuditNote { actor: None, error: Some(error), refused: false }), ..reply })
 }
 
-fn invalid_client(call: &Call<'_>, actor: Option<String>) -> Result<Reply, Refusal> {
-    let error = "invalid_client";
-    let document = OauthError {
-        error,
-        error_description: "the client id or its secret is wrong, or was not given with HTTP Basic",
-    };
-    let reply = reply(call, StatusCode::UNAUTHORIZED, &document, AuditNote { actor, error: Some(error) })?;
-    Ok(reply.with(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"MMS Public API\"")))
+fn invalid_client(call: &Call, actor: String) -> Result<Reply, Refusal> {
+    let (error, why) = ("invalid_client", "the client id or its secret is wrong, or was not given with HTTP Basic");
+    let reply = reply(call, StatusCode::UNAUTHORIZED, &OauthError { error, error_description: why })?;
+    let challenge = HeaderValue::from_static("Basic realm=\"MMS Public API\"");
+    let note = AuditNote { actor: Some(actor), error: Some(error), refused: true };
+    Ok(Reply { audit: Some(note), ..reply.with(WWW_AUTHENTICATE, challenge) })
 }
 
-fn reply<T: Serialize>(call: &Call<'_>, status: StatusCode, document: &T, note: AuditNote) -> Result<Reply, Refusal> {
+fn reply<T: Serialize>(call: &Call, status: StatusCode, document: &T) -> Result<Reply, Refusal> {
     let mut reply = call.one(status, document)?;
     reply.headers.extend(no_store());
-    reply.audit = Some(note);
     Ok(reply)
 }
 
 /// A token is nobody's to keep (RFC 6749 §5.1).
 fn no_store() -> Vec<(http::HeaderName, HeaderValue)> {
-    vec![(CACHE_CONTROL, HeaderValue::from_static("no-store"))]
+    vec![(CACHE_CONTROL, HeaderValue::from_static("no-store")), (PRAGMA, HeaderValue::from_static("no-cache"))]
 }

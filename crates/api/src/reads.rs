@@ -2,7 +2,8 @@
 //! client that waits for a checkpoint polls it), remembered for as long as the catalog is unchanged.
 //!
 //! Nothing is answered from what the catalog no longer held when the request came in: its version is
-//! asked for with each request, so a key that was deleted is refused at once. A catalog without a
+//! asked for with each request, so a key that was deleted is refused with the next one (see
+//! [`Catalog::version`] for the millisecond that another process's change may take). A catalog without a
 //! version is read anew each time.
 
 use std::hash::Hash;
@@ -50,7 +51,9 @@ pub struct Asking<'a> {
     pub tls: bool,
     pub gzip: bool,
     /// `Accept`, where it makes a difference.
-    pub accept: &'a [u8],
+    pub accept: &'a str,
+    /// Days since the Unix epoch, where it makes a difference.
+    pub day: i64,
 }
 
 /// [`Asking`], kept. Both must hash alike: the same fields in the same order.
@@ -61,20 +64,21 @@ struct Asked {
     host: Box<str>,
     tls: bool,
     gzip: bool,
-    accept: Box<[u8]>,
+    accept: Box<str>,
+    day: i64,
 }
 
 impl From<Asking<'_>> for Asked {
     fn from(asking: Asking<'_>) -> Asked {
-        let Asking { by, target, host, tls, gzip, accept } = asking;
-        Asked { by, target: target.into(), host: host.into(), tls, gzip, accept: accept.into() }
+        let Asking { by, target, host, tls, gzip, accept, day } = asking;
+        Asked { by, target: target.into(), host: host.into(), tls, gzip, accept: accept.into(), day }
     }
 }
 
 impl Equivalent<Asked> for Asking<'_> {
     fn equivalent(&self, key: &Asked) -> bool {
-        let Asked { by, target, host, tls, gzip, accept } = key;
-        *self == Asking { by: *by, target, host, tls: *tls, gzip: *gzip, accept }
+        let Asked { by, target, host, tls, gzip, accept, day } = key;
+        *self == Asking { by: *by, target, host, tls: *tls, gzip: *gzip, accept, day: *day }
     }
 }
 
@@ -137,11 +141,13 @@ impl Reads {
     pub fn remember(&self, version: Option<u64>, to: Asking<'_>, reply: &Written) {
         let Some(version) = version else { return };
         self.at(version, |seen| {
-            seen.reply_bytes += reply.bytes.len();
+            let bytes = reply.bytes.len() + to.target.len() + to.host.len() + to.accept.len();
+            seen.reply_bytes += bytes;
             if seen.reply_bytes > REPLY_BYTES || seen.replies.len() >= CAPACITY {
                 seen.replies.clear();
-                seen.reply_bytes = reply.bytes.len();
+                seen.reply_bytes = bytes;
             }
+            // One that was there already is counted twice, which errs on the safe side.
             seen.replies.insert(to.into(), Arc::new(reply.clone()));
         });
     }
@@ -189,7 +195,7 @@ mod tests {
     #[test]
     fn what_is_asked_is_found_as_it_was_kept_and_nothing_else() {
         let by = CredentialId::new(Timestamp::UNIX_EPOCH, 1);
-        let asking = Asking { by, target: "/a", host: "h", tls: true, gzip: false, accept: b"x" };
+        let asking = Asking { by, target: "/a", host: "h", tls: true, gzip: false, accept: "x", day: 3 };
         let written =
             Written { status: http::StatusCode::OK, media_type: crate::respond::JSON, bytes: "{}".into(), gzip: false };
         let reads = Reads::default();
@@ -201,7 +207,8 @@ mod tests {
             Asking { host: "i", ..asking },
             Asking { tls: false, ..asking },
             Asking { gzip: true, ..asking },
-            Asking { accept: b"", ..asking },
+            Asking { accept: "", ..asking },
+            Asking { day: 4, ..asking },
         ];
         for other in others {
             assert!(reads.reply(Some(7), other).is_none(), "{other:?}");

@@ -82,7 +82,7 @@ pub struct Reply {
     /// Nothing with 204.
     pub written: Option<Written>,
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// For the audit trail, of an operation that finds out by itself who asks.
+    /// For the audit trail, if it is not plain from the request and the status.
     pub audit: Option<AuditNote>,
 }
 
@@ -91,6 +91,7 @@ pub struct AuditNote {
     pub actor: Option<String>,
     /// Why nothing was done.
     pub error: Option<&'static str>,
+    pub refused: bool,
 }
 
 impl Reply {

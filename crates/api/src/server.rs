@@ -1,12 +1,13 @@
 //! Connections: their limits, TLS, and a shutdown that lets requests under way finish.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,7 +35,11 @@ pub struct Peer {
 
 /// What answers requests.
 pub trait Service: Send + Sync + 'static {
-    fn answer(&self, request: Request<Incoming>, peer: Peer) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+    fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 }
 
 /// How to serve.
@@ -49,10 +55,14 @@ pub struct Options {
 pub struct Limits {
     /// Open connections. Further ones wait in the kernel's queue until one closes.
     pub connections: usize,
-    /// For the TLS handshake; for a first request; and for the header of each further one, which with
-    /// HTTP/1 is also how long a connection may be idle.
+    /// Open connections from one address, so that nobody takes all; further ones are closed at once.
+    pub per_address: usize,
+    /// From where there may be any number: the machine itself, and proxies that many are behind.
+    pub many_from: Vec<IpNet>,
+    /// For the TLS handshake, and for a first request.
     pub header: Duration,
-    /// How long an HTTP/2 connection may be idle.
+    /// How long a connection may be idle after that, or take for a further request's header. Longer than
+    /// clients usually keep theirs, or they would send a request as it is closed.
     pub idle: Duration,
     /// Bytes of a request's header.
     pub header_bytes: usize,
@@ -66,8 +76,10 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 1024,
+            per_address: 256,
+            many_from: Vec::new(),
             header: Duration::from_secs(10),
-            idle: Duration::from_secs(60),
+            idle: Duration::from_secs(120),
             header_bytes: 32 * 1024,
             streams: 100,
             drain: Duration::from_secs(30),
@@ -88,16 +100,21 @@ pub async fn serve(
     let server =
         Arc::new(Server { builder: builder(&options.limits), tls: options.tls, limits: options.limits, service });
     let mut connections = JoinSet::new();
+    let from = Arc::new(PerAddress::default());
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
             (stream, address, permit) = accept(&listener, &room) => {
+                let Some(one) = from.one_more(address.ip(), &server.limits) else {
+                    tracing::debug!(%address, "closed: it has as many connections as one address may have");
+                    continue;
+                };
                 let (server, stopping) = (server.clone(), stopping.clone());
                 connections.spawn(async move {
                     server.connection(stream, address, stopping).await;
-                    drop(permit);
+                    drop((permit, one));
                 });
             }
         }
@@ -120,7 +137,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header)
+        .header_read_timeout(limits.idle)
         // Holds the header, so it is what limits it; hyper wants 8 KiB at least.
         .max_buf_size(limits.header_bytes.max(8 * 1024));
     builder
@@ -128,6 +145,9 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(limits.streams)
+        // What clients may send ahead of what is read: bodies here are small.
+        .initial_stream_window_size(64 * 1024)
+        .initial_connection_window_size(128 * 1024)
         .keep_alive_interval(limits.idle / 2)
         .keep_alive_timeout(limits.header);
     builder
@@ -152,6 +172,42 @@ async fn pause_after(error: &io::Error) {
     if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
         tracing::error!(%error, "a connection could not be accepted");
         sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// How many connections there are from each address.
+#[derive(Default)]
+struct PerAddress(Mutex<HashMap<IpAddr, usize>>);
+
+/// One connection from an address; none counts where any number may be.
+struct One(Option<(Arc<PerAddress>, IpAddr)>);
+
+impl PerAddress {
+    fn one_more(self: &Arc<Self>, address: IpAddr, limits: &Limits) -> Option<One> {
+        let address = address.to_canonical();
+        if limits.many_from.iter().any(|net| net.contains(&address)) {
+            return Some(One(None));
+        }
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= limits.per_address {
+            return None;
+        }
+        *count += 1;
+        Some(One(Some((self.clone(), address))))
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        let Some((all, address)) = &self.0 else { return };
+        let mut counts = all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(address);
+            }
+        }
     }
 }
 
@@ -235,14 +291,15 @@ impl<T: Service> Server<T> {
             }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
-        tokio::select! {
+        let wait = tokio::select! {
             done = connection.as_mut() => return ended(done),
-            // The sender is gone: the server stops.
-            _ = stopping.changed() => connection.as_mut().graceful_shutdown(),
-            () = activity.ends(self.limits.header, self.limits.idle) => connection.as_mut().graceful_shutdown(),
-        }
-        // At a shutdown `serve` ends the wait, perhaps sooner.
-        match timeout(self.limits.drain, connection).await {
+            // The sender is gone: the server stops. `serve` ends the wait, perhaps sooner.
+            _ = stopping.changed() => self.limits.drain,
+            // Nothing is under way: not even a whole header has come.
+            () = activity.ends(self.limits.header, self.limits.idle) => self.limits.header.min(self.limits.drain),
+        };
+        connection.as_mut().graceful_shutdown();
+        match timeout(wait, connection).await {
             Ok(done) => ended(done),
             Err(_) => tracing::debug!("a connection did not end in time"),
         }

@@ -21,6 +21,8 @@ pub struct ApiState {
     /// looks at once.
     pub wake: Arc<Notify>,
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// How long the process has run: a clock that nobody sets.
+    pub uptime: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// Random numbers that cannot be guessed: ids, nonces and tokens are made of them.
     pub chance: Arc<dyn Fn() -> u64 + Send + Sync>,
     pub settings: Settings,

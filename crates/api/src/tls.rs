@@ -27,9 +27,10 @@ pub enum TlsError {
 /// What new connections are to use. Follows the files for as long as it has a receiver: a new pair is
 /// taken within moments; one that cannot be used is an error in the log, and the last good one stays.
 pub fn follow(certificate: PathBuf, key: PathBuf) -> Result<watch::Receiver<Arc<ServerConfig>>, TlsError> {
-    let mut seen = (mark(&certificate), mark(&key));
+    let mut used = (mark(&certificate), mark(&key));
     let (sender, receiver) = watch::channel(from_files(&certificate, &key)?);
     tokio::spawn(async move {
+        let mut told = used;
         loop {
             tokio::select! {
                 () = sender.closed() => return,
@@ -37,17 +38,21 @@ pub fn follow(certificate: PathBuf, key: PathBuf) -> Result<watch::Receiver<Arc<
             }
             // Two stats and, seldom, two small files.
             let now = (mark(&certificate), mark(&key));
-            if now == seen {
+            if now == used {
                 continue;
             }
-            seen = now;
             match from_files(&certificate, &key) {
                 Ok(config) => {
                     tracing::info!(certificate = %certificate.display(), "the TLS certificate was read again");
+                    used = now;
                     sender.send_replace(config);
                 }
-                // Often just the moment between the two files: it is tried again when the other changes.
-                Err(error) => tracing::error!(%error, "the last good TLS certificate stays in use"),
+                // Often just the moment between the two files. Tried again until it can be used, said once.
+                Err(error) if told != now => {
+                    told = now;
+                    tracing::error!(%error, "the last good TLS certificate stays in use");
+                }
+                Err(_) => {}
             }
         }
     });

@@ -33,7 +33,7 @@ pub use records::{
 /// The organisation that every catalog has from the beginning.
 pub const DEFAULT_ORGANIZATION: &str = "default";
 /// Access tokens of one service account at once; with more, the one that ends first is given up.
-pub const TOKENS_PER_ACCOUNT: usize = 100;
+pub const TOKENS_PER_ACCOUNT: usize = 1_000;
 
 /// What went wrong in the catalog, by what the caller should do about it.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,8 @@ pub enum CatalogError {
     Duplicate { kind: &'static str, name: String },
     #[error("the project belongs to another organisation: a key or a service account has roles in its own only")]
     AnotherOrganization,
+    #[error("it is its last role: delete the key or service account instead")]
+    LastRole,
     #[error("this cluster is kept already, as {0:?}: one is enough, two would stop each other's balancer")]
     SameCluster(String),
     #[error("the key file {key} is missing, and the catalog {catalog} was sealed with it: put it back from its backup")]
@@ -89,9 +91,9 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// ends the leases of those that died; the right lasts as long as the process.
     async fn begin_serving(&self) -> Result<()>;
 
-    /// A number that changes whenever anything in the catalog does, whoever changes it: what was read
-    /// after one value is still right while the value is the same. Another process's change may be
-    /// noticed up to a millisecond late. `None` where it cannot be known.
+    /// A number that changes whenever anything in the catalog does but leases and the audit trail, whoever
+    /// changes it: what was read after one value is still right while the value is the same. Another
+    /// process's change may be noticed up to a millisecond late. `None` where it cannot be known.
     fn version(&self) -> Result<Option<u64>>;
 
     async fn create_organization(&self, organization: &Organization) -> Result<()>;
@@ -110,7 +112,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn credentials(&self, kind: CredentialKind, project: ProjectId) -> Result<Vec<Credential>>;
     /// Gives it another secret and ends its tokens; whether it was there.
     async fn rotate_credential(&self, id: CredentialId, proof: &SecretString) -> Result<bool>;
-    /// Gives it a role in a project, instead of the one it had there; `None` takes it away.
+    /// Gives it a role in a project, instead of the one it had there; `None` takes it away, unless it is its
+    /// last: a credential that nobody finds any more could not be deleted either.
     async fn grant(&self, id: CredentialId, project: ProjectId, role: Option<Role>) -> Result<()>;
     /// Also ends its tokens; whether it was there.
     async fn delete_credential(&self, id: CredentialId) -> Result<bool>;
@@ -126,6 +129,7 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn add_cluster(&self, cluster: &Cluster) -> Result<()>;
     async fn cluster(&self, id: ClusterId) -> Result<Option<Cluster>>;
     async fn cluster_named(&self, project: ProjectId, name: &str) -> Result<Option<Cluster>>;
+    async fn count_clusters(&self, project: ProjectId) -> Result<u64>;
     /// By name; of one project, or all.
     async fn clusters(&self, project: Option<ProjectId>) -> Result<Vec<Cluster>>;
     /// Forgets a cluster and its checkpoints; refused while one of them is unfinished.
@@ -169,6 +173,7 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn append_audit(&self, entries: &[AuditEntry]) -> Result<()>;
     /// Newest first.
     async fn audit(&self, page: Page) -> Result<Vec<AuditEntry>>;
-    /// Forgets what is older than `before`, and the oldest beyond `most`; how many that were.
+    /// Forgets what is older than `before`, and the oldest beyond `most` of those that were refused and of
+    /// the others; how many that were.
     async fn trim_audit(&self, before: Timestamp, most: u64) -> Result<u64>;
 }

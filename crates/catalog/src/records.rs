@@ -79,9 +79,23 @@ pub struct AuditEntry {
     /// The status of the reply to a request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The error's code, if it was refused.
+    /// The error's code, if nothing was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Whether it was refused for who it was or where it came from. Such entries have room of their own:
+    /// however many there are, they displace no others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
+    /// How often it happened, if more than once within a moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u64>,
+}
+
+impl AuditEntry {
+    /// A command or a request that was let in.
+    pub fn done(at: Timestamp, action: String) -> AuditEntry {
+        AuditEntry { at, actor: None, from: None, action, status: None, error: None, refused: false, times: None }
+    }
 }
 
 /// A sharded cluster.
@@ -147,11 +161,18 @@ impl fmt::Debug for Cluster {
 
 impl PartialEq for Credential {
     fn eq(&self, other: &Self) -> bool {
-        let plain = |one: &Credential| {
-            let Credential { id, kind, organization, login, roles, access_list, created, proof: _ } = one.clone();
-            (id, kind, organization, login, roles, access_list, created)
-        };
-        plain(self) == plain(other) && self.proof.expose_secret() == other.proof.expose_secret()
+        let Credential { id, kind, organization, login, proof, roles, access_list, created } = self;
+        (id, kind, organization, login, roles, access_list, created)
+            == (
+                &other.id,
+                &other.kind,
+                &other.organization,
+                &other.login,
+                &other.roles,
+                &other.access_list,
+                &other.created,
+            )
+            && proof.expose_secret() == other.proof.expose_secret()
     }
 }
 

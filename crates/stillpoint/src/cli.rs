@@ -115,21 +115,22 @@ pub enum CredentialCommand {
         #[arg(long)]
         role: Role,
     },
-    /// Take its role in a project away.
+    /// Take its role in a project away, unless it is its last: then delete it.
     Revoke {
         #[command(flatten)]
         of: OfProject,
         /// A key's public part, or a service account's client id.
         login: String,
     },
-    /// Give one a new secret. The old one, and tokens that were given for it, are refused from then on.
+    /// Give one a new secret, for all projects in which it has a role. The old one, and tokens that were
+    /// given for it, are refused from then on.
     Rotate {
         #[command(flatten)]
         of: OfProject,
         /// A key's public part, or a service account's client id.
         login: String,
     },
-    /// Delete one; it is refused from then on.
+    /// Delete one, in all projects in which it has a role; it is refused from then on.
     Delete {
         #[command(flatten)]
         of: OfProject,
@@ -236,6 +237,7 @@ pub struct DoctorArgs {
 
 /// A network, or one address as the network of just that.
 pub fn network(text: &str) -> Result<IpNet, String> {
-    let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
+    // An IPv4 address in the form of IPv6 is the IPv4 address.
+    let address = || text.parse::<std::net::IpAddr>().map(|address| IpNet::from(address.to_canonical()));
     text.parse::<IpNet>().or_else(|_| address()).map_err(|_| "write it as 192.0.2.7 or 192.0.2.0/24".into())
 }

@@ -4,7 +4,7 @@
 //! known is an error that names it.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -266,6 +266,13 @@ impl Config {
                 entries: self.audit.entries,
             },
         })
+    }
+
+    /// From where there may be any number of connections.
+    pub fn many_from(&self) -> Vec<IpNet> {
+        let proxies = self.server.trusted_proxies.iter().map(|Network(net)| *net);
+        let here = [IpNet::from(IpAddr::V4(Ipv4Addr::LOCALHOST)), IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST))];
+        proxies.chain(here).collect()
     }
 
     pub fn path(&self, path: &Path) -> PathBuf {

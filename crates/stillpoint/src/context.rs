@@ -33,7 +33,7 @@ pub fn chance() -> u64 {
 pub async fn audited(catalog: &dyn Catalog, action: String) {
     let uid = std::fs::metadata("/proc/self").map(|data| data.uid());
     let actor = uid.map_or("the command line".to_owned(), |uid| format!("uid {uid}, command line"));
-    let entry = AuditEntry { at: now(), actor: Some(actor), from: None, action, status: None, error: None };
+    let entry = AuditEntry { actor: Some(actor), ..AuditEntry::done(now(), action) };
     if let Err(error) = catalog.append_audit(std::slice::from_ref(&entry)).await {
         tracing::warn!(%error, action = entry.action, "this was done, but could not be recorded in the audit trail");
     }

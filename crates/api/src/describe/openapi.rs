@@ -13,7 +13,7 @@ use crate::oauth::OauthError;
 use crate::operations::{Access, Operation, Query, Route};
 use crate::query::{HIGHEST_PAGE, MOST_PER_PAGE};
 use crate::surface::{ClusterBy, Surface};
-use crate::version::FIRST;
+use crate::version::Version;
 
 const ABOUT: &str = "Checkpoints of sharded MongoDB clusters, as clients of MongoDB Atlas, Ops Manager and Cloud \
                      Manager know them. The same resources are on three surfaces: Atlas v1.0, Atlas v2, and Ops \
@@ -177,8 +177,13 @@ fn responses(route: &Route, generator: &mut SchemaGenerator, error: &Schema, oau
     let success = match operation.document {
         Some(document) => {
             let schema = enveloped(document(generator), operation.query);
-            let media_type = if versioned { FIRST.media_type() } else { "application/json".into() };
-            json!({"description": "Done.", "content": {media_type: {"schema": schema}}})
+            let media_types: Vec<_> = match versioned {
+                true => operation.versions.iter().map(Version::media_type).collect(),
+                false => vec!["application/json".to_owned()],
+            };
+            let content: Map<_, _> =
+                media_types.into_iter().map(|media_type| (media_type, json!({"schema": schema}))).collect();
+            json!({"description": "Done.", "content": content})
         }
         None if operation.id == "getReference" => {
             json!({"description": "Done.", "content": {"text/html": {"schema": {"type": "string"}}}})
@@ -201,7 +206,10 @@ fn responses(route: &Route, generator: &mut SchemaGenerator, error: &Schema, oau
     for (status, names) in by_status {
         let phrase = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
         let description = format!("{phrase}: `{}`.", names.join("`, `"));
-        let schema = enveloped(error.clone(), operation.query);
+        let schema = match operation.query {
+            Query::Nothing => error.clone().into(),
+            Query::Common | Query::List => enveloped(error.clone(), Query::Common),
+        };
         responses.insert(
             status.to_string(),
             json!({"description": description, "content": {"application/json": {"schema": schema}}}),
@@ -210,7 +218,11 @@ fn responses(route: &Route, generator: &mut SchemaGenerator, error: &Schema, oau
     if operation.access == Access::Client {
         for (status, what) in [("400", "The grant is not one."), ("401", "`invalid_client`: the client is not known.")]
         {
-            let content = json!({"application/json": {"schema": oauth_error}});
+            let schema = match responses.get(status) {
+                Some(other) => json!({"anyOf": [oauth_error, other["content"]["application/json"]["schema"]]}),
+                None => oauth_error.clone().into(),
+            };
+            let content = json!({"application/json": {"schema": schema}});
             responses.insert(status.into(), json!({"description": what, "content": content}));
         }
     }
@@ -226,8 +238,11 @@ fn refusals(operation: &Operation, versioned: bool) -> Vec<Code> {
     if operation.access != Access::Open {
         codes.push(Code::IpAddressNotOnAccessList);
     }
+    if operation.access != Access::Open {
+        codes.push(Code::RateLimited);
+    }
     if operation.access.needs_credential() {
-        codes.extend([Code::UserUnauthorized, Code::RateLimited]);
+        codes.push(Code::UserUnauthorized);
     }
     if let Access::Project(_) = operation.access {
         codes.extend([Code::NotInGroup, Code::AccessForbidden, Code::InvalidGroupId, Code::GroupNotFound]);
@@ -242,13 +257,13 @@ fn refusals(operation: &Operation, versioned: bool) -> Vec<Code> {
 /// With `envelope=true` a document comes wrapped; a list has its status in itself.
 fn enveloped(schema: Schema, query: Query) -> Value {
     match query {
-        Query::Common | Query::List => json!({"anyOf": [schema, {
+        Query::Common => json!({"anyOf": [schema, {
             "type": "object",
             "description": "With `envelope=true`.",
             "properties": {"content": schema, "status": {"type": "integer"}},
             "required": ["content", "status"],
         }]}),
-        Query::Nothing => schema.into(),
+        Query::Nothing | Query::List => schema.into(),
     }
 }
 

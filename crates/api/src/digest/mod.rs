@@ -10,9 +10,9 @@ mod nonce;
 mod tests;
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use http::HeaderValue;
-use jiff::Timestamp;
 use md5::{Digest, Md5};
 use ring::hmac;
 use subtle::{Choice, ConstantTimeEq};
@@ -20,7 +20,7 @@ use subtle::{Choice, ConstantTimeEq};
 pub use header::{Answer, HeaderError};
 pub use nonce::{CAPACITY, LIFETIME, WINDOW};
 
-use nonce::{Nonce, Used};
+use nonce::{Nonce, Taken, Used};
 
 /// What HA1 is bound to: keys made for another realm do not work here.
 pub const REALM: &str = "MMS Public API";
@@ -37,13 +37,14 @@ const NOBODY: &str = "00000000000000000000000000000000";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Accepted,
-    /// Right, but its nonce is too old, not of this process, or its count was used: to be answered
-    /// again with a new nonce.
+    /// Right, but its nonce is too old or not of this process: to be answered again with a new one.
     Stale,
+    /// Right, but it was given before. To the client it is as stale.
+    Replayed,
     Refused,
 }
 
-/// Makes challenges and verifies answers.
+/// Makes challenges and verifies answers. All times are since the process began.
 pub struct Verifier {
     key: hmac::Key,
     used: Mutex<Used>,
@@ -57,7 +58,7 @@ impl Verifier {
 
     /// The value of `WWW-Authenticate`. Its form is fixed: a widely used Go client splits it at comma
     /// and space and reads no other.
-    pub fn challenge(&self, now: Timestamp, chance: u64, stale: bool) -> HeaderValue {
+    pub fn challenge(&self, now: Duration, chance: u64, stale: bool) -> HeaderValue {
         let nonce = Nonce::new(now, chance).text(&self.key);
         let text =
             format!(r#"Digest realm="{REALM}", domain="", nonce="{nonce}", algorithm=MD5, qop="auth", stale={stale}"#);
@@ -67,7 +68,7 @@ impl Verifier {
 
     /// Verifies an answer to a request for `target`, the raw path and query. `ha1` is that of the
     /// key, or `None` if there is no such key.
-    pub fn verify(&self, answer: &Answer, method: &str, target: &str, ha1: Option<&str>, now: Timestamp) -> Verdict {
+    pub fn verify(&self, answer: &Answer, method: &str, target: &str, ha1: Option<&str>, now: Duration) -> Verdict {
         let right = response(ha1.unwrap_or(NOBODY), answer, method);
         let known = Choice::from(u8::from(ha1.is_some()));
         let same = right.ct_eq(&answer.response) & known;
@@ -78,9 +79,13 @@ impl Verifier {
         // A panic while it was held cannot leave the table half-changed.
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let ours = used.knows(&nonce, &tag) || nonce.is_proved_by(&tag, &self.key);
-        match ours && used.take(nonce, tag, answer.nc, now) {
-            true => Verdict::Accepted,
-            false => Verdict::Stale,
+        if !ours {
+            return Verdict::Stale;
+        }
+        match used.take(nonce, tag, answer.nc, now) {
+            Taken::Fresh => Verdict::Accepted,
+            Taken::Old => Verdict::Stale,
+            Taken::Again => Verdict::Replayed,
         }
     }
 

@@ -1,14 +1,13 @@
 //! Nonces that prove themselves, and the counts that were used with them.
 //!
 //! A nonce is `time (8 bytes) ‖ chance (8) ‖ HMAC-SHA-256 of both, cut to 16`, in hex, under a key
-//! that lives as long as the process. So a challenge that nobody answers costs no memory, however
+//! that lives as long as the process. So the time is the process's own, which never goes back. So a challenge that nobody answers costs no memory, however
 //! many there are. Only a nonce that came with a right answer is remembered, with the counts (`nc`)
 //! used so far, until it is too old; see [`Used`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use ring::hmac;
 
 /// How long a nonce is good for.
@@ -23,12 +22,12 @@ const TAG: usize = 16;
 /// The proof of a nonce.
 pub type Tag = [u8; TAG];
 
-/// A nonce of ours: when it was made (milliseconds since the Unix epoch), then chance. Sorts by time.
+/// A nonce of ours: when it was made (milliseconds since the process began), then chance. Sorts by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nonce([u8; 16]);
 
 impl Nonce {
-    pub fn new(now: Timestamp, chance: u64) -> Nonce {
+    pub fn new(now: Duration, chance: u64) -> Nonce {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&milliseconds(now).to_be_bytes());
         bytes[8..].copy_from_slice(&chance.to_be_bytes());
@@ -62,15 +61,23 @@ impl Nonce {
         self.0.iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
     }
 
-    /// A nonce from the future was made before the clock was set back; it is as good as old.
-    fn too_old(&self, now: Timestamp) -> bool {
-        let lifetime = LIFETIME.as_millis() as u64;
-        milliseconds(now).checked_sub(self.made()).is_none_or(|age| age >= lifetime)
+    fn too_old(&self, now: Duration) -> bool {
+        milliseconds(now).saturating_sub(self.made()) >= LIFETIME.as_millis() as u64
     }
 }
 
-fn milliseconds(time: Timestamp) -> u64 {
-    u64::try_from(time.as_millisecond()).unwrap_or(0)
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What taking a count of a nonce came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    Fresh,
+    /// The nonce is too old, or the count too far behind to know.
+    Old,
+    /// The count was taken before.
+    Again,
 }
 
 /// The counts used with one nonce.
@@ -83,16 +90,16 @@ struct Counts {
 }
 
 impl Counts {
-    fn take(&mut self, nc: u32) -> bool {
+    fn take(&mut self, nc: u32) -> Taken {
         if let Some(ahead) = nc.checked_sub(self.highest).filter(|ahead| *ahead > 0) {
             self.used = self.used.checked_shl(ahead).unwrap_or(0) | 1;
             self.highest = nc;
-            return true;
+            return Taken::Fresh;
         }
-        let Some(bit) = 1u128.checked_shl(self.highest - nc) else { return false };
-        let fresh = self.used & bit == 0;
+        let Some(bit) = 1u128.checked_shl(self.highest - nc) else { return Taken::Old };
+        let before = self.used;
         self.used |= bit;
-        fresh
+        if before & bit == 0 { Taken::Fresh } else { Taken::Again }
     }
 }
 
@@ -101,7 +108,7 @@ impl Counts {
 pub struct Used {
     counts: BTreeMap<Nonce, Counts>,
     /// The newest nonce that was ever forgotten. One at or before it that is not in the table may
-    /// have been used already, so it is stale. Also holds when the clock goes back.
+    /// have been used already, so it is stale.
     forgotten: Option<Nonce>,
 }
 
@@ -113,16 +120,16 @@ impl Used {
             .is_some_and(|counts| bool::from(subtle::ConstantTimeEq::ct_eq(&counts.tag[..], &tag[..])))
     }
 
-    /// Takes a count of a nonce that was proved; whether it was neither too old nor taken before.
-    pub fn take(&mut self, nonce: Nonce, tag: Tag, nc: u32, now: Timestamp) -> bool {
+    /// Takes a count of a nonce that was proved.
+    pub fn take(&mut self, nonce: Nonce, tag: Tag, nc: u32, now: Duration) -> Taken {
         if nonce.too_old(now) {
-            return false;
+            return Taken::Old;
         }
         if let Some(counts) = self.counts.get_mut(&nonce) {
             return counts.take(nc);
         }
         if self.forgotten.is_some_and(|forgotten| nonce <= forgotten) {
-            return false;
+            return Taken::Old;
         }
         while let Some(oldest) = self.counts.first_entry()
             && (oldest.key().too_old(now) || self.counts.len() >= CAPACITY)
@@ -131,10 +138,10 @@ impl Used {
         }
         // The one that comes in may itself be the oldest.
         if self.forgotten.is_some_and(|forgotten| nonce <= forgotten) {
-            return false;
+            return Taken::Old;
         }
         self.counts.insert(nonce, Counts { tag, highest: nc, used: 1 });
-        true
+        Taken::Fresh
     }
 
     pub fn len(&self) -> usize {

@@ -1,4 +1,3 @@
-use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::*;
@@ -6,12 +5,12 @@ use super::*;
 const PRIVATE: &str = "8f6b2c1e-4d1a-4e0b-9a57-3c7f0d9b21aa";
 const TARGET: &str = "/api/atlas/v1.0/groups?pretty=true";
 
-fn noon() -> Timestamp {
-    "2026-11-24T12:00:00Z".parse().unwrap()
+fn noon() -> Duration {
+    Duration::from_secs(100_000)
 }
 
-fn later(seconds: i64) -> Timestamp {
-    noon() + SignedDuration::from_secs(seconds)
+fn later(seconds: u64) -> Duration {
+    noon() + Duration::from_secs(seconds)
 }
 
 fn verifier() -> Verifier {
@@ -39,7 +38,7 @@ fn header(nonce: &str, nc: u32) -> String {
     )
 }
 
-fn verify(verifier: &Verifier, header: &str, now: Timestamp) -> Verdict {
+fn verify(verifier: &Verifier, header: &str, now: Duration) -> Verdict {
     let answer = Answer::parse(header, REALM).unwrap();
     verifier.verify(&answer, "GET", TARGET, Some(&ha1("abcdefgh", PRIVATE)), now)
 }
@@ -143,11 +142,12 @@ fn each_count_is_taken_once_in_any_order_within_the_window() {
     let take = |nc| verify(&verifier, &header(&nonce, nc), noon());
     for nc in [3, 1, 2, 500, 499, 500 - WINDOW + 1] {
         assert_eq!(take(nc), Verdict::Accepted, "{nc}");
-        assert_eq!(take(nc), Verdict::Stale, "{nc} again");
+        assert_eq!(take(nc), Verdict::Replayed, "{nc} again");
     }
     assert_eq!(take(500 - WINDOW), Verdict::Stale, "too far behind to know");
     assert_eq!(take(u32::MAX), Verdict::Accepted);
     assert_eq!(take(500), Verdict::Stale);
+    assert_eq!(take(u32::MAX), Verdict::Replayed);
     assert_eq!(verifier.remembered(), 1);
 }
 
@@ -155,10 +155,9 @@ fn each_count_is_taken_once_in_any_order_within_the_window() {
 fn an_old_nonce_is_stale_and_one_of_another_process_too() {
     let verifier = verifier();
     let nonce = nonce_of(&verifier.challenge(noon(), 1, false));
-    let lifetime = LIFETIME.as_secs() as i64;
+    let lifetime = LIFETIME.as_secs();
     assert_eq!(verify(&verifier, &header(&nonce, 1), later(lifetime - 1)), Verdict::Accepted);
     assert_eq!(verify(&verifier, &header(&nonce, 2), later(lifetime)), Verdict::Stale);
-    assert_eq!(verify(&verifier, &header(&nonce, 2), later(-1)), Verdict::Stale, "from the future");
 
     // The proof of a remembered nonce is held against it, too.
     let mut forged = nonce.clone();
@@ -172,7 +171,7 @@ fn an_old_nonce_is_stale_and_one_of_another_process_too() {
 }
 
 #[test]
-fn a_nonce_that_was_forgotten_cannot_be_used_again_even_if_the_clock_goes_back() {
+fn a_nonce_that_was_forgotten_cannot_be_used_again() {
     let verifier = verifier();
     let first = header(&nonce_of(&verifier.challenge(noon(), 1, false)), 1);
     assert_eq!(verify(&verifier, &first, noon()), Verdict::Accepted);
@@ -199,14 +198,14 @@ fn the_table_of_used_nonces_is_bounded_and_what_falls_out_is_stale() {
     let mut used = Used::default();
     let nonce = |n: usize| Nonce::new(noon(), n as u64);
     for n in 0..CAPACITY + 10 {
-        assert!(used.take(nonce(n), [0; 16], 1, noon()));
+        assert_eq!(used.take(nonce(n), [0; 16], 1, noon()), Taken::Fresh);
     }
     assert_eq!(used.len(), CAPACITY);
     for n in 0..10 {
-        assert!(!used.take(nonce(n), [0; 16], 1, noon()), "{n} was used and forgotten");
+        assert_eq!(used.take(nonce(n), [0; 16], 1, noon()), Taken::Old, "{n} was used and forgotten");
     }
-    assert!(used.take(nonce(10), [0; 16], 2, noon()));
-    assert!(!used.take(nonce(10), [0; 16], 1, noon()));
+    assert_eq!(used.take(nonce(10), [0; 16], 2, noon()), Taken::Fresh);
+    assert_eq!(used.take(nonce(10), [0; 16], 1, noon()), Taken::Again);
     assert_eq!(used.len(), CAPACITY);
 }
 

@@ -1,10 +1,10 @@
 //! A request on its way to its answer.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -13,17 +13,19 @@ use stillpoint_core::ProjectId;
 
 use crate::document::{Link, ListDocument, Place};
 use crate::error::{Code, Refusal};
-use crate::gate::{self, Interface};
+use crate::gate::Interface;
 use crate::query::Paging;
 use crate::respond::{Reply, Style, Written};
+use crate::server::Peer;
 use crate::surface::{ClusterBy, Surface};
 
 /// The longest cluster name that is looked up.
 const LONGEST_NAME: usize = 255;
 
 /// What an operation works with.
-pub struct Call<'a> {
-    pub interface: &'a Interface,
+pub struct Call {
+    pub interface: Arc<Interface>,
+    pub head: Arc<Parts>,
     /// Not for what is common to all.
     pub surface: Option<&'static Surface>,
     pub credential: Option<Arc<Credential>>,
@@ -31,21 +33,26 @@ pub struct Call<'a> {
     pub parameters: Vec<(String, String)>,
     /// That of the path, once the credential is known to have the role in it.
     pub project: Option<ProjectId>,
-    /// Where it comes from, if that is known.
-    pub from: Option<IpAddr>,
-    pub headers: &'a HeaderMap,
-    pub query: &'a str,
     pub style: Style,
     pub media_type: HeaderValue,
     /// The beginning of every link in the reply.
     pub base: String,
+    pub peer: Peer,
     pub now: Timestamp,
     /// The catalog's, when the request came in.
     pub version: Option<u64>,
     pub body: Bytes,
 }
 
-impl Call<'_> {
+impl Call {
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    pub fn query(&self) -> &str {
+        self.head.uri.query().unwrap_or_default()
+    }
+
     pub fn catalog(&self) -> &dyn Catalog {
         &*self.interface.outside.catalog
     }
@@ -71,11 +78,6 @@ impl Call<'_> {
 
     pub fn project(&self) -> Result<ProjectId, Refusal> {
         self.project.ok_or_else(|| Refusal::new(Code::Unexpected, []))
-    }
-
-    /// For an operation that finds out by itself who asks: whether that one may come from where it does.
-    pub fn may_come_in(&self, credential: &Credential) -> Result<(), Refusal> {
-        gate::check_access_list(&credential.access_list, self.from)
     }
 
     /// The cluster of the path, if it is the project's.
@@ -138,7 +140,7 @@ impl Call<'_> {
         records: &'r [R],
         document: impl FnMut(&'r R) -> T,
     ) -> Result<Reply, Refusal> {
-        let paging = Paging::parse(self.query)?;
+        let paging = Paging::parse(self.query())?;
         let (page, more) = paging.of(records);
         self.list(url, paging, page.iter().map(document).collect(), more, paging.count.then_some(records.len() as u64))
     }

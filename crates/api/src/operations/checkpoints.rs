@@ -64,6 +64,7 @@ pub const OPERATIONS: &[Operation] = &[
         body: Some(RequestBody {
             media_type: "application/json",
             required: false,
+            largest: body::LARGEST,
             schema: || json!({"type": "object", "maxProperties": 0, "description": "A checkpoint has no settings."}),
         }),
         status: StatusCode::CREATED,
@@ -105,9 +106,9 @@ pub const OPERATIONS: &[Operation] = &[
     },
 ];
 
-async fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
+async fn list(call: &Call) -> Result<Reply, Refusal> {
     let cluster = call.cluster().await?;
-    let paging = Paging::parse(call.query)?;
+    let paging = Paging::parse(call.query())?;
 
     // One more than asked for, to see whether there is a next page.
     let page = Page { skip: paging.skip(), take: paging.per_page + 1 };
@@ -124,7 +125,7 @@ async fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
     call.list(&place.checkpoints_url, paging, items, more, total_count)
 }
 
-async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
+async fn get(call: &Call) -> Result<Reply, Refusal> {
     let cluster = call.cluster().await?;
     let id = id(call)?;
     let checkpoint = call.catalog().checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(id, call))?;
@@ -132,10 +133,10 @@ async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
     call.one(StatusCode::OK, &CheckpointDocument::one(&View { place: &place, checkpoint: &checkpoint }))
 }
 
-async fn create(call: &Call<'_>) -> Result<Reply, Refusal> {
+async fn create(call: &Call) -> Result<Reply, Refusal> {
     let cluster = call.cluster().await?;
     // A checkpoint has no settings: the body is nothing or `{}`.
-    body::optional_object(call.headers, &call.body, &[])?;
+    body::optional_object(call.headers(), &call.body, &[])?;
 
     let id = CheckpointId::new(call.now, call.chance());
     let checkpoint = Checkpoint::queued(id, cluster.id, call.now);
@@ -157,7 +158,7 @@ async fn create(call: &Call<'_>) -> Result<Reply, Refusal> {
     })
 }
 
-async fn delete(call: &Call<'_>) -> Result<Reply, Refusal> {
+async fn delete(call: &Call) -> Result<Reply, Refusal> {
     let cluster = call.cluster().await?;
     let id = id(call)?;
     call.catalog().delete_checkpoint(cluster.id, id).await.map_err(|error| match error {
@@ -168,15 +169,15 @@ async fn delete(call: &Call<'_>) -> Result<Reply, Refusal> {
     Ok(Reply::nothing())
 }
 
-fn id(call: &Call<'_>) -> Result<CheckpointId, Refusal> {
+fn id(call: &Call) -> Result<CheckpointId, Refusal> {
     let text = call.parameter("checkpointId");
     text.parse().map_err(|_| Refusal::new(Code::InvalidCheckpointId, [text]))
 }
 
-fn not_found(id: CheckpointId, call: &Call<'_>) -> Refusal {
+fn not_found(id: CheckpointId, call: &Call) -> Refusal {
     Refusal::new(Code::CheckpointNotFound, [&id.to_string(), call.cluster_text()])
 }
 
-fn under_way(id: CheckpointId, call: &Call<'_>) -> Refusal {
+fn under_way(id: CheckpointId, call: &Call) -> Refusal {
     Refusal::new(Code::CheckpointUnderWay, [&id.to_string(), call.cluster_text()])
 }

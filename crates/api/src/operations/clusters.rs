@@ -43,7 +43,7 @@ pub const OPERATIONS: &[Operation] = &[
     },
 ];
 
-async fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
+async fn list(call: &Call) -> Result<Reply, Refusal> {
     let (project, surface) = (call.project()?, call.surface()?);
     let clusters = call.catalog().clusters(Some(project)).await?;
     let mut placed = Vec::new();
@@ -54,7 +54,7 @@ async fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
     call.list_of(&url, &placed, |(place, cluster)| ClusterDocument::new(place, surface, cluster))
 }
 
-async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
+async fn get(call: &Call) -> Result<Reply, Refusal> {
     let cluster = call.cluster().await?;
     let place = call.place(&cluster)?;
     call.one(StatusCode::OK, &ClusterDocument::new(&place, call.surface()?, &cluster))

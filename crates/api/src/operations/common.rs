@@ -5,12 +5,13 @@ use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Access, Call, Operation, Query, RequestBody};
-use crate::describe::{openapi, reference};
 use crate::error::{Code, Refusal};
 use crate::oauth;
-use crate::respond::{JSON, Reply, Written};
+use crate::respond::Reply;
 
 const FORM: &str = "application/x-www-form-urlencoded";
+/// A token is 43 characters.
+const LONGEST_FORM: usize = 4_096;
 const TAG: &str = "Common";
 
 pub const OPERATIONS: &[Operation] = &[
@@ -23,7 +24,7 @@ pub const OPERATIONS: &[Operation] = &[
         about: "A service account sends its client id and secret with HTTP Basic, and gets a bearer token for v2.",
         tag: TAG,
         query: Query::Nothing,
-        body: Some(RequestBody { media_type: FORM, required: true, schema: grant_schema }),
+        body: Some(RequestBody { media_type: FORM, required: true, largest: LONGEST_FORM, schema: grant_schema }),
         status: StatusCode::OK,
         document: Some(|generator| generator.subschema_for::<oauth::TokenDocument>()),
         refusals: &[Code::BodyTooLarge],
@@ -39,7 +40,7 @@ pub const OPERATIONS: &[Operation] = &[
         about: "Of the service account itself, with HTTP Basic as above.",
         tag: TAG,
         query: Query::Nothing,
-        body: Some(RequestBody { media_type: FORM, required: true, schema: revocation_schema }),
+        body: Some(RequestBody { media_type: FORM, required: true, largest: LONGEST_FORM, schema: revocation_schema }),
         status: StatusCode::OK,
         document: None,
         refusals: &[Code::BodyTooLarge],
@@ -80,16 +81,17 @@ pub const OPERATIONS: &[Operation] = &[
     },
 ];
 
-fn description(call: &Call<'_>) -> Result<Reply, Refusal> {
-    Ok(call.style.written(StatusCode::OK, JSON, openapi(&call.base).to_string().into_bytes())?.into())
+fn description(call: &Call) -> Result<Reply, Refusal> {
+    let interface = &call.interface;
+    // Without a public URL, one that is relative to where the document was found.
+    let base = interface.outside.settings.public_url.as_ref().map_or("/", |url| url.as_str());
+    Ok(interface.described.document(base, call.style)?.into())
 }
 
-fn page(call: &Call<'_>) -> Result<Reply, Refusal> {
-    let html = HeaderValue::from_static("text/html; charset=utf-8");
-    let page: Written = call.style.written(StatusCode::OK, html, reference(&openapi(&call.base)).into_bytes())?;
+fn page(call: &Call) -> Result<Reply, Refusal> {
     // It asks for nothing from anywhere.
     let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'");
-    Ok(Reply::from(page).with(CONTENT_SECURITY_POLICY, policy))
+    Ok(Reply::from(call.interface.described.page(call.style)?).with(CONTENT_SECURITY_POLICY, policy))
 }
 
 fn grant_schema() -> Value {

@@ -22,7 +22,7 @@ pub use call::Call;
 pub use routes::{Found, Route, Routes};
 
 /// Answers a request that was let in.
-pub type Handler = for<'a> fn(&'a Call<'a>) -> BoxFuture<'a, Result<Reply, Refusal>>;
+pub type Handler = for<'a> fn(&'a Call) -> BoxFuture<'a, Result<Reply, Refusal>>;
 
 /// One thing that can be asked.
 pub struct Operation {
@@ -85,6 +85,8 @@ pub enum Query {
 pub struct RequestBody {
     pub media_type: &'static str,
     pub required: bool,
+    /// Bytes that are read of it.
+    pub largest: usize,
     pub schema: fn() -> serde_json::Value,
 }
 

@@ -44,7 +44,7 @@ pub const OPERATIONS: &[Operation] = &[
     },
 ];
 
-async fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
+async fn list(call: &Call) -> Result<Reply, Refusal> {
     let roles = &call.credential()?.roles;
     let mut mine = Vec::new();
     for project in call.catalog().projects().await?.into_iter().filter(|project| roles.contains_key(&project.id)) {
@@ -54,7 +54,7 @@ async fn list(call: &Call<'_>) -> Result<Reply, Refusal> {
     call.list_of(&url, &mine, |(url, clusters, project)| ProjectDocument::new(url, project, *clusters))
 }
 
-async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
+async fn get(call: &Call) -> Result<Reply, Refusal> {
     let id = call.project()?;
     let project = call.catalog().project(id).await?;
     let project = project.ok_or_else(|| Refusal::new(Code::GroupNotFound, [&id.to_string()]))?;
@@ -62,6 +62,6 @@ async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
     call.one(StatusCode::OK, &ProjectDocument::new(&url, &project, clusters(call, &project).await?))
 }
 
-async fn clusters(call: &Call<'_>, project: &Project) -> Result<u64, Refusal> {
-    Ok(call.catalog().clusters(Some(project.id)).await?.len() as u64)
+async fn clusters(call: &Call, project: &Project) -> Result<u64, Refusal> {
+    Ok(call.catalog().count_clusters(project.id).await?)
 }

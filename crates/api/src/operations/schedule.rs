@@ -43,7 +43,12 @@ pub const OPERATIONS: &[Operation] = &[
         about: ABOUT,
         tag: TAG,
         query: Query::Common,
-        body: Some(RequestBody { media_type: "application/json", required: true, schema: body_schema }),
+        body: Some(RequestBody {
+            media_type: "application/json",
+            required: true,
+            largest: body::LARGEST,
+            schema: body_schema,
+        }),
         status: StatusCode::OK,
         document: Some(|generator| generator.subschema_for::<ScheduleDocument>()),
         refusals: &[
@@ -61,15 +66,15 @@ pub const OPERATIONS: &[Operation] = &[
     },
 ];
 
-async fn get(call: &Call<'_>) -> Result<Reply, Refusal> {
+async fn get(call: &Call) -> Result<Reply, Refusal> {
     let cluster = call.cluster().await?;
     let schedule = call.catalog().schedule(cluster.id).await?;
     reply(call, &cluster, &schedule)
 }
 
-async fn change(call: &Call<'_>) -> Result<Reply, Refusal> {
+async fn change(call: &Call) -> Result<Reply, Refusal> {
     let cluster = call.cluster().await?;
-    let members = body::object(call.headers, &call.body, &names())?;
+    let members = body::object(call.headers(), &call.body, &names())?;
     let before = call.catalog().schedule(cluster.id).await?;
     let interval = interval_min(&before, call.interface.outside.settings.interval);
     let changes = changes(members, &cluster, interval)?;
@@ -85,7 +90,7 @@ async fn change(call: &Call<'_>) -> Result<Reply, Refusal> {
     reply(call, &cluster, &after)
 }
 
-fn reply(call: &Call<'_>, cluster: &Cluster, schedule: &Schedule) -> Result<Reply, Refusal> {
+fn reply(call: &Call, cluster: &Cluster, schedule: &Schedule) -> Result<Reply, Refusal> {
     let place = call.place(cluster)?;
     call.one(StatusCode::OK, &ScheduleDocument::new(&place, schedule, call.interface.outside.settings.interval))
 }

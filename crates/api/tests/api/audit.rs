@@ -7,7 +7,7 @@ use stillpoint_api::Settings;
 use stillpoint_api::audit::Keep;
 use stillpoint_catalog::{AuditEntry, Catalog, Page};
 
-use crate::support::{ACCOUNT, FOREIGN, Lab, NEARBY, OWNER, READER, answer, collection, item, time};
+use crate::support::{ACCOUNT, FOREIGN, Lab, NEARBY, OWNER, READER, collection, item, time};
 
 fn line(entry: &AuditEntry) -> String {
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
@@ -67,20 +67,47 @@ async fn every_write_and_every_refusal_is_there_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_stale_nonce_is_no_refusal() {
+async fn an_old_nonce_is_no_refusal_but_the_same_answer_twice_is() {
     let lab = Lab::new().await;
-    let challenge = lab.send(Request::get("/api").body(Full::default()).unwrap()).await;
-    let login = answer(
-        challenge.header("www-authenticate").unwrap(),
-        OWNER,
-        &crate::support::private(OWNER),
-        &Method::GET,
-        &item(),
-    );
-    for _ in 0..2 {
-        lab.send(Request::get(item()).header("authorization", &login).body(Full::default()).unwrap()).await;
-    }
-    assert_eq!(lab.audit().await, []);
+    let send = async |login: &str| {
+        let request = Request::get(item()).header("authorization", login).body(Full::default()).unwrap();
+        lab.send(request).await.status.as_u16()
+    };
+    let (old, new) = (lab.login(OWNER, &Method::GET, &item()).await, {
+        lab.pass(400);
+        lab.login(OWNER, &Method::GET, &item()).await
+    });
+    assert_eq!([send(&old).await, send(&new).await, send(&new).await], [401, 200, 401]);
+    let trail = lab.audit().await;
+    assert_eq!(trail.len(), 1, "{trail:?}");
+    assert_eq!(trail[0].actor.as_deref(), Some("owneraaa (not proved)"));
+}
+
+#[tokio::test]
+async fn a_write_whose_client_goes_away_is_done_and_recorded() {
+    let lab = Lab::new().await;
+    let login = lab.login(OWNER, &Method::DELETE, &item()).await;
+    let request = Request::delete(item()).header("authorization", login).header("host", "h");
+    let request = request.body(Full::<bytes::Bytes>::default()).unwrap();
+    let peer = stillpoint_api::Peer { address: "192.0.2.7:1".parse().unwrap(), tls: false };
+    let mut answer = Box::pin(lab.interface.answer(request, peer));
+    assert!(futures::poll!(answer.as_mut()).is_pending(), "the catalog is waited for");
+    drop(answer);
+    let trail = lab.audit().await;
+    let (cluster, id) = (crate::support::CLUSTER.parse().unwrap(), crate::support::CHECKPOINT.parse().unwrap());
+    assert_eq!(lab.catalog.checkpoint(cluster, id).await.unwrap(), None);
+    assert_eq!(trail.iter().map(line).collect::<Vec<_>>(), [format!("owneraaa 192.0.2.7 DELETE {} 204 -", item())]);
+}
+
+#[tokio::test]
+async fn what_a_terminal_might_obey_is_written_out() {
+    let lab = Lab::new().await;
+    let path = "/api/atlas/v1.0/groups/\u{9b}2J\u{202e}x";
+    let login = lab.login_with(OWNER, "wrong", &Method::GET, path).await;
+    let request = Request::get(path).header("authorization", login.replace(path, "/")).body(Full::default()).unwrap();
+    assert_eq!(lab.send(request).await.status, 401);
+    let trail = lab.audit().await;
+    assert_eq!(trail[0].action, "GET /api/atlas/v1.0/groups/%C2%9B2J%E2%80%AEx");
 }
 
 #[tokio::test]
@@ -91,13 +118,7 @@ async fn a_flood_of_refusals_is_counted_not_kept_one_by_one() {
     }
     let trail = lab.audit().await;
     assert!(trail.len() < 3_000, "{}", trail.len());
-    let counted: usize = trail
-        .iter()
-        .map(|entry| match entry.action.split_once(" more refused requests") {
-            Some((count, _)) => count.parse().unwrap(),
-            None => 1,
-        })
-        .sum();
+    let counted: u64 = trail.iter().map(|entry| entry.times.unwrap_or(1)).sum();
     assert_eq!(counted, 3_000, "nothing is lost without being counted");
 }
 
@@ -105,8 +126,7 @@ async fn a_flood_of_refusals_is_counted_not_kept_one_by_one() {
 async fn what_is_too_old_is_removed() {
     let keep = Keep { time: jiff::SignedDuration::from_hours(24), entries: 2 };
     let lab = Lab::new().await;
-    let entry =
-        |at: &str| AuditEntry { at: time(at), actor: None, from: None, action: at.into(), status: None, error: None };
+    let entry = |at: &str| AuditEntry::done(time(at), at.into());
     let times = ["2026-11-23T11:00:00Z", "2026-11-24T10:00:00Z", "2026-11-24T11:00:00Z", "2026-11-24T11:30:00Z"];
     lab.catalog.append_audit(&times.map(entry)).await.unwrap();
     let again = lab.again(Settings { audit: keep, ..Settings::default() });

@@ -12,8 +12,8 @@ use stillpoint_catalog::Catalog;
 use stillpoint_core::Role;
 
 use crate::support::{
-    ACCOUNT, BOTH, CHECKPOINT, CLUSTER, FOREIGN, FOREIGN_GROUP, GROUP, Lab, NEARBY, OTHER, OTHER_GROUP, OWNER, READER,
-    Reply,
+    ACCOUNT, ACCOUNT_FOREIGN, ACCOUNT_NEARBY, ACCOUNT_READER, BOTH, CHECKPOINT, CLUSTER, FOREIGN, FOREIGN_GROUP, GROUP,
+    Lab, NEARBY, OTHER, OTHER_GROUP, OWNER, READER, Reply,
 };
 
 /// What an operation needs, and what the owner's request is answered with.
@@ -47,6 +47,10 @@ const CALLERS: &[(&str, &str)] = &[
     (NEARBY, "10.1.2.3:1"),
     (NEARBY, "11.1.2.3:1"),
     (ACCOUNT, "127.0.0.1:1"),
+    (ACCOUNT_READER, "127.0.0.1:1"),
+    (ACCOUNT_FOREIGN, "127.0.0.1:1"),
+    (ACCOUNT_NEARBY, "10.1.2.3:1"),
+    (ACCOUNT_NEARBY, "11.1.2.3:1"),
     ("a revoked token", "127.0.0.1:1"),
     ("an old token", "127.0.0.1:1"),
 ];
@@ -68,7 +72,11 @@ fn expected(caller: (&str, &str), access: Access, bearer: bool, success: u16) ->
         (FOREIGN, _) if in_project => (401, "NOT_IN_GROUP"),
         (OTHER | FOREIGN, _) => may(Role::GroupOwner),
         (NEARBY, _) => (403, "IP_ADDRESS_NOT_ON_ACCESS_LIST"),
-        (ACCOUNT, _) if bearer => may(Role::GroupOwner),
+        (ACCOUNT, _) | (ACCOUNT_NEARBY, "10.1.2.3:1") if bearer => may(Role::GroupOwner),
+        (ACCOUNT_READER, _) if bearer => may(Role::GroupReadOnly),
+        (ACCOUNT_FOREIGN, _) if bearer && in_project => (401, "NOT_IN_GROUP"),
+        (ACCOUNT_FOREIGN, _) if bearer => may(Role::GroupOwner),
+        (ACCOUNT_NEARBY, _) if bearer => (403, "IP_ADDRESS_NOT_ON_ACCESS_LIST"),
         _ => (401, "USER_UNAUTHORIZED"),
     }
 }
@@ -91,7 +99,8 @@ async fn ask(lab: &Lab, route: &Route, caller: (&str, &str)) -> Reply {
             assert!(lab.catalog.delete_credential(id).await.unwrap());
             Some(login)
         }
-        ACCOUNT => Some(format!("Bearer {}", lab.token(ACCOUNT).await)),
+        account @ (ACCOUNT | ACCOUNT_READER | ACCOUNT_FOREIGN) => Some(format!("Bearer {}", lab.token(account).await)),
+        ACCOUNT_NEARBY => Some(format!("Bearer {}", lab.token_from(ACCOUNT_NEARBY, "10.0.0.1:1").await)),
         "a revoked token" => {
             let token = lab.token(ACCOUNT).await;
             assert_eq!(lab.oauth("revoke", ACCOUNT, &format!("token={token}")).await.status, 200);
@@ -99,7 +108,7 @@ async fn ask(lab: &Lab, route: &Route, caller: (&str, &str)) -> Reply {
         }
         "an old token" => {
             let token = lab.token(ACCOUNT).await;
-            lab.clock.fetch_add(3_600_000, std::sync::atomic::Ordering::SeqCst);
+            lab.pass(3_600);
             Some(format!("Bearer {token}"))
         }
         key => Some(lab.login(key, method, &path).await),
@@ -172,8 +181,8 @@ async fn rotation_deletion_and_roles_take_effect_with_the_next_request() {
     let target = format!("/api/atlas/v1.0/groups/{GROUP}");
     let status = async || lab.ask(READER, "GET", &target).await.status.as_u16();
     assert_eq!((status().await, status().await), (200, 200), "the second is remembered");
-    let id = lab.credential(READER).await.id;
-    let proof = lab.credential(READER).await.proof;
+    let (id, proof) = (lab.credential(READER).await.id, lab.credential(READER).await.proof);
+    lab.catalog.grant(id, OTHER_GROUP.parse().unwrap(), Some(Role::GroupOwner)).await.unwrap();
     lab.catalog.rotate_credential(id, &"another".into()).await.unwrap();
     assert_eq!(status().await, 401);
     lab.catalog.rotate_credential(id, &proof).await.unwrap();
@@ -184,4 +193,38 @@ async fn rotation_deletion_and_roles_take_effect_with_the_next_request() {
     assert_eq!(status().await, 200);
     lab.catalog.delete_credential(id).await.unwrap();
     assert_eq!(status().await, 401);
+}
+
+/// Requests under way while a role comes and goes leave nothing behind that is answered with later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_role_that_is_taken_away_under_load_is_gone_with_the_next_request() {
+    let lab = std::sync::Arc::new(Lab::new().await);
+    let target = format!("/api/atlas/v1.0/groups/{GROUP}");
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let others: Vec<_> = (0..3)
+        .map(|_| {
+            let (lab, target, done) = (lab.clone(), target.clone(), done.clone());
+            tokio::spawn(async move {
+                let mut requests = 0;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    lab.get_as(BOTH, &target).await;
+                    requests += 1;
+                }
+                requests
+            })
+        })
+        .collect();
+    let id = lab.credential(BOTH).await.id;
+    for round in 0..100 {
+        lab.catalog.grant(id, GROUP.parse().unwrap(), None).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(lab.get_as(BOTH, &target).await.status, 403, "round {round}");
+        }
+        lab.catalog.grant(id, GROUP.parse().unwrap(), Some(Role::GroupReadOnly)).await.unwrap();
+        assert_eq!(lab.get_as(BOTH, &target).await.status, 200, "round {round}");
+    }
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    for other in others {
+        assert!(other.await.unwrap() > 10);
+    }
 }

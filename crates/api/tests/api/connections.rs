@@ -24,7 +24,7 @@ struct Slow {
 }
 
 impl Service for Slow {
-    async fn answer(&self, _: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+    async fn answer(self: &Arc<Self>, _: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
         self.began.notify_one();
         self.go.notified().await;
         Response::new(Full::from(format!("done for {peer:?}")))
@@ -117,6 +117,50 @@ async fn connections_beyond_the_cap_wait_for_one_to_close() {
 }
 
 #[tokio::test]
+async fn one_address_does_not_take_all_connections() {
+    let slow = slow();
+    let limits = Limits { per_address: 2, ..limits() };
+    let server = Running::start(slow.clone(), Options { limits: limits.clone(), tls: None }).await;
+    let (first, _second) = (open(&server, "").await, open(&server, "").await);
+    assert_eq!(rest(open(&server, SLOW).await).await, "", "closed at once");
+    drop(first);
+    let since = Instant::now();
+    loop {
+        let third = open(&server, SLOW).await;
+        // It is served once the first is seen to be gone.
+        if tokio::time::timeout(Duration::from_millis(200), slow.began.notified()).await.is_ok() {
+            break;
+        }
+        drop(third);
+        assert!(since.elapsed() < Duration::from_secs(10), "its place was not given back");
+    }
+
+    let many_from = vec!["127.0.0.0/8".parse().unwrap()];
+    let server = Running::start(slow.clone(), Options { limits: Limits { many_from, ..limits }, tls: None }).await;
+    let mut open_ones = Vec::new();
+    for _ in 0..5 {
+        open_ones.push(open(&server, SLOW).await);
+        slow.began.notified().await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_may_be_idle_longer_than_a_first_request_may_take() {
+    let slow = slow();
+    let limits = Limits { header: Duration::from_millis(200), idle: Duration::from_secs(60), ..limits() };
+    let server = Running::start(slow.clone(), Options { limits, tls: None }).await;
+    let mut stream = open(&server, SLOW).await;
+    slow.go.notify_one();
+    let mut read = [0; 1024];
+    assert_ne!(stream.read(&mut read).await.unwrap(), 0);
+    let quiet = tokio::time::timeout(Duration::from_millis(800), stream.read(&mut read)).await;
+    assert!(quiet.is_err(), "it was closed");
+    stream.write_all(SLOW.as_bytes()).await.unwrap();
+    slow.go.notify_one();
+    assert_ne!(stream.read(&mut read).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn over_tls_links_begin_with_https_and_hsts_is_given() {
     let lab = Lab::new().await;
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
@@ -137,6 +181,15 @@ async fn over_tls_links_begin_with_https_and_hsts_is_given() {
         assert!(text.contains("strict-transport-security: max-age=300"), "{text}");
         assert!(text.contains(&format!("\"href\":\"https://localhost:{}/api", server.address.port())), "{text}");
     }
+
+    // Over HTTP/2 a body after a HEAD would be a breach of the protocol.
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--head", "--max-time", "20", "--http2", "--cacert"]).arg(&certificate);
+    command.args(["--resolve", &format!("localhost:{}:127.0.0.1", server.address.port()), &url]);
+    let output = command.output().await.unwrap();
+    let (head, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && head.starts_with("HTTP/2 401"), "{head}{errors}");
+    assert!(head.contains("content-length: ") && !head.contains("content-length: 0"), "{head}");
 
     let wrong = |certificate, key| from_files(certificate, key).unwrap_err();
     assert!(matches!(wrong(&key, &key), TlsError::Empty { what: "certificate", .. }));

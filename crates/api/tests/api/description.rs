@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use http::Request;
 use http_body_util::Full;
 use serde_json::Value;
+use stillpoint_api::Settings;
 use stillpoint_api::operations::Route;
 
 use crate::support::Lab;
@@ -19,7 +20,13 @@ async fn the_openapi_document_has_every_route_and_every_reference_in_it_leads_so
     let reply = open(&lab, "/api/openapi.json").await;
     assert_eq!((reply.status.as_u16(), reply.header("content-type")), (200, Some("application/json")));
     let document = reply.json();
-    assert_eq!(document["servers"][0]["url"], "http://backup.example.net");
+    assert_eq!(document["servers"][0]["url"], "/", "relative to where it was found");
+    let public_url = Some("https://backup.example.net/a".parse().unwrap());
+    let elsewhere = Lab::with(Settings { public_url, ..Settings::default() }).await;
+    for _ in 0..2 {
+        let document = open(&elsewhere, "/api/openapi.json").await.json();
+        assert_eq!(document["servers"][0]["url"], "https://backup.example.net/a");
+    }
     let mut ids = BTreeSet::new();
     for route in Route::all() {
         let operation = &document["paths"][&route.path][route.operation.method.as_str().to_ascii_lowercase()];
@@ -45,6 +52,9 @@ async fn the_openapi_document_has_every_route_and_every_reference_in_it_leads_so
         checkpoint["required"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     assert_eq!(required, ["clusterId", "groupId", "id", "links", "parts", "restorable", "started"]);
     assert!(checkpoint["properties"]["completed"]["type"] == "string", "{checkpoint:#}");
+    let list = &document["paths"]["/api/atlas/v2/groups"]["get"]["responses"]["200"]["content"];
+    let schema = &list["application/vnd.atlas.2023-01-01+json"]["schema"];
+    assert!(schema["$ref"].is_string(), "a list has its envelope in itself: {list}");
     assert!(!document.to_string().contains("null"), "nothing is ever null");
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use http::{Method, Request};
 use insta::assert_snapshot;
 use rusqlite::Connection;
+use stillpoint_api::Settings;
 
 use crate::support::{CHECKPOINT, GROUP, Lab, NEARBY, OTHER, OWNER, READER, Reply, answer, collection, item};
 
@@ -218,7 +219,7 @@ async fn every_way_to_be_challenged_reads_the_same() {
 async fn an_old_nonce_is_stale_and_the_new_one_works() {
     let lab = Lab::new().await;
     let login = lab.login(OWNER, &Method::GET, &item()).await;
-    lab.clock.fetch_add(301_000, Ordering::SeqCst);
+    lab.pass(301);
     let stale = lab.send(Request::get(item()).header("authorization", login).body(Full::default()).unwrap()).await;
     let challenge = stale.header("www-authenticate").unwrap();
     assert!(challenge.ends_with(", stale=true"));
@@ -246,4 +247,27 @@ async fn a_panic_or_a_broken_catalog_is_an_unexpected_error_and_names_nothing() 
     500 UNEXPECTED_ERROR [] Unexpected error.
     503 UNEXPECTED_ERROR [] The server cannot answer this just now. Try again later.
     "#);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_locks_nobody_out() {
+    let lab = Lab::new().await;
+    for hours in [1, -1, -24, 48] {
+        assert_eq!(lab.get(&item()).await.status, 200);
+        lab.clock.fetch_add(hours * 3_600_000, Ordering::SeqCst);
+        assert_eq!(lab.get(&item()).await.status, 200, "{hours}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_that_takes_a_prefix_off_the_client_signs_what_it_sees() {
+    let public_url = Some("https://backup.example.net/mongo".parse().unwrap());
+    let lab = Lab::with(Settings { public_url, ..Settings::default() }).await;
+    for (signed, status) in [(format!("/mongo{}", item()), 200), (item(), 200), (format!("/other{}", item()), 401)] {
+        let login = lab.login(READER, &Method::GET, &signed).await;
+        let request = Request::get(item()).header("authorization", login).body(Full::default()).unwrap();
+        let reply = lab.send(request).await;
+        assert_eq!(reply.status, status, "{signed}");
+        assert!(status != 200 || reply.body.contains("\"https://backup.example.net/mongo/api/"), "{}", reply.body);
+    }
 }

@@ -1,7 +1,5 @@
 //! Rate limits.
 
-use std::sync::atomic::Ordering;
-
 use http::Request;
 use http_body_util::Full;
 use insta::assert_snapshot;
@@ -41,7 +39,7 @@ async fn v2_has_the_published_bucket_whether_a_reply_is_remembered_or_not() {
     assert_snapshot!(bodies.join("\n"), @r#"{"detail":"Too many requests: try again in 60 seconds.","error":429,"errorCode":"RATE_LIMITED","parameters":["60"],"reason":"Too Many Requests"}"#);
     assert_eq!(on_v2(&lab, OWNER, &item()).await.status, 200, "another key has its own");
     assert_eq!(lab.get(&item()).await.status, 200, "v1.0 has none");
-    lab.clock.fetch_add(60_000, Ordering::SeqCst);
+    lab.pass(60);
     assert_eq!(left(&on_v2(&lab, READER, &item()).await), (200, Some("1200"), Some("499"), None));
 }
 

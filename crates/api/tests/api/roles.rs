@@ -6,6 +6,8 @@ use stillpoint_core::checkpoint::{Checkpoint, State};
 
 use http::{Method, Request};
 
+use stillpoint_api::Settings;
+
 use crate::support::{CHECKPOINT, CLUSTER, Lab, NEARBY, OTHER, OTHER_GROUP, OWNER, READER, collection, item};
 
 #[tokio::test]
@@ -91,4 +93,25 @@ async fn of_two_who_ask_at_once_one_gets_a_checkpoint() {
     assert_eq!(statuses, [201, 409]);
     let queued: Option<Checkpoint> = lab.catalog.unfinished_checkpoint(CLUSTER.parse().unwrap()).await.unwrap();
     assert_eq!(queued.unwrap().state, State::Queued);
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_it_is_of_the_address_that_the_proxy_names() {
+    let trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    let lab = Lab::with(Settings { trusted_proxies, ..Settings::default() }).await;
+    for (from, forwarded, status) in [
+        ("127.0.0.1:1", "10.1.2.3", 200),
+        ("127.0.0.1:1", "10.1.2.3, 192.0.2.7", 403),
+        ("127.0.0.1:1", "192.0.2.7, 10.1.2.3", 200),
+        ("127.0.0.1:1", "nonsense", 403),
+        ("192.0.2.7:1", "10.1.2.3", 403),
+    ] {
+        // Twice: what is remembered is held against the list as well.
+        for _ in 0..2 {
+            let login = lab.login(NEARBY, &Method::GET, &item()).await;
+            let request = Request::get(item()).header("authorization", login).header("x-forwarded-for", forwarded);
+            let reply = lab.send_from(from, false, request.body(Full::default()).unwrap()).await;
+            assert_eq!(reply.status, status, "{from} {forwarded}");
+        }
+    }
 }

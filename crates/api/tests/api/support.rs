@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine;
 use bytes::Bytes;
@@ -31,6 +32,9 @@ pub const OTHER: &str = "otheraaa";
 pub const NEARBY: &str = "nearbyaa";
 /// Of another organisation, as is its project.
 pub const FOREIGN: &str = "foreigna";
+pub const ACCOUNT_READER: &str = "mdb_sa_id_6b8cd3c380eef5349ef77af8";
+pub const ACCOUNT_FOREIGN: &str = "mdb_sa_id_6b8cd3c380eef5349ef77af9";
+pub const ACCOUNT_NEARBY: &str = "mdb_sa_id_6b8cd3c380eef5349ef77afa";
 pub const ORGANIZATION: &str = "6b8cd3c380eef5349ef77a01";
 pub const FOREIGN_GROUP: &str = "6b8cd3c380eef5349ef77afa";
 /// Has a role in both projects of its organisation.
@@ -60,6 +64,8 @@ pub struct Lab {
     pub wake: Arc<Notify>,
     /// Milliseconds since the Unix epoch; a negative clock panics.
     pub clock: Arc<AtomicI64>,
+    /// Milliseconds that the process has run.
+    pub uptime: Arc<AtomicU64>,
 }
 
 /// What came back.
@@ -97,9 +103,9 @@ pub fn key(public: &str, organization: OrganizationId, roles: &[(&str, Role)], a
 }
 
 /// A service account with the secret that [`private`] gives.
-pub fn account(login: &str, organization: OrganizationId, roles: &[(&str, Role)]) -> Credential {
+pub fn account(login: &str, organization: OrganizationId, roles: &[(&str, Role)], access: &[&str]) -> Credential {
     let proof = stillpoint_api::oauth::proof(&private(login)).into();
-    Credential { kind: CredentialKind::ServiceAccount, proof, ..key(login, organization, roles, &[]) }
+    Credential { kind: CredentialKind::ServiceAccount, proof, ..key(login, organization, roles, access) }
 }
 
 impl Lab {
@@ -134,7 +140,10 @@ impl Lab {
             key(BOTH, organization, &[(GROUP, reader), (OTHER_GROUP, owner)], &[]),
             key(NEARBY, organization, &[(GROUP, owner)], &["10.0.0.0/8", "2001:db8::/32"]),
             key(FOREIGN, foreign, &[(FOREIGN_GROUP, owner)], &[]),
-            account(ACCOUNT, organization, &[(GROUP, owner)]),
+            account(ACCOUNT, organization, &[(GROUP, owner)], &[]),
+            account(ACCOUNT_READER, organization, &[(GROUP, reader)], &[]),
+            account(ACCOUNT_FOREIGN, foreign, &[(FOREIGN_GROUP, owner)], &[]),
+            account(ACCOUNT_NEARBY, organization, &[(GROUP, owner)], &["10.0.0.0/8"]),
         ] {
             catalog.create_credential(&credential).await.unwrap();
         }
@@ -155,17 +164,19 @@ impl Lab {
 
         let clock = Arc::new(AtomicI64::new(time("2026-11-24T12:00:00.250Z").as_millisecond()));
         let wake = Arc::new(Notify::new());
-        let (for_clock, numbers) = (clock.clone(), AtomicU64::new(1));
+        let uptime = Arc::new(AtomicU64::new(1_000));
+        let (for_clock, for_uptime, numbers) = (clock.clone(), uptime.clone(), AtomicU64::new(1));
         let state = ApiState {
             catalog: Arc::new(catalog.clone()),
             wake: wake.clone(),
             clock: Arc::new(move || {
                 Timestamp::from_millisecond(u64::try_from(for_clock.load(Ordering::SeqCst)).unwrap() as i64).unwrap()
             }),
+            uptime: Arc::new(move || Duration::from_millis(for_uptime.load(Ordering::SeqCst))),
             chance: Arc::new(move || numbers.fetch_add(1, Ordering::SeqCst)),
             settings,
         };
-        Lab { folder, catalog, interface: Arc::new(Interface::new(state)), wake, clock }
+        Lab { folder, catalog, interface: Arc::new(Interface::new(state)), wake, clock, uptime }
     }
 
     /// A request, as it is, to the interface; from `127.0.0.1`.
@@ -190,7 +201,7 @@ impl Lab {
 
     /// The audit trail, oldest first, once it is written.
     pub async fn audit(&self) -> Vec<AuditEntry> {
-        self.interface.close(std::time::Duration::from_secs(5)).await;
+        self.interface.close(Duration::from_secs(5)).await;
         let mut entries = self.catalog.audit(Page { skip: 0, take: 10_000 }).await.unwrap();
         entries.reverse();
         entries
@@ -212,15 +223,23 @@ impl Lab {
 
     /// A request of a service account for a token, or for the end of one.
     pub async fn oauth(&self, what: &str, account: &str, form: &str) -> Reply {
+        self.oauth_from("127.0.0.1:4000", what, account, form).await
+    }
+
+    pub async fn oauth_from(&self, address: &str, what: &str, account: &str, form: &str) -> Reply {
         let basic = base64::engine::general_purpose::STANDARD.encode(format!("{account}:{}", private(account)));
         let request = Request::post(format!("/api/oauth/{what}"))
             .header("authorization", format!("Basic {basic}"))
             .header("content-type", "application/x-www-form-urlencoded");
-        self.send(request.body(Full::from(form.to_owned())).unwrap()).await
+        self.send_from(address, false, request.body(Full::from(form.to_owned())).unwrap()).await
     }
 
     pub async fn token(&self, account: &str) -> String {
-        let reply = self.oauth("token", account, "grant_type=client_credentials").await;
+        self.token_from(account, "127.0.0.1:4000").await
+    }
+
+    pub async fn token_from(&self, account: &str, address: &str) -> String {
+        let reply = self.oauth_from(address, "token", account, "grant_type=client_credentials").await;
         reply.json()["access_token"].as_str().unwrap().to_owned()
     }
 
@@ -261,6 +280,14 @@ impl Lab {
 
     pub async fn serve(&self, options: Options) -> Running {
         Running::start(self.interface.clone(), options).await
+    }
+}
+
+impl Lab {
+    /// Time passes.
+    pub fn pass(&self, seconds: u64) {
+        self.clock.fetch_add(seconds as i64 * 1_000, Ordering::SeqCst);
+        self.uptime.fetch_add(seconds * 1_000, Ordering::SeqCst);
     }
 }
 

@@ -81,3 +81,16 @@ async fn a_body_may_be_of_that_type_too_and_errors_are_plain_json_with_fields() 
     let refused = lab.ask_with(OWNER, Method::PUT.as_str(), &on_v2(item()), &headers, "").await;
     assert_eq!(refused.status, 405);
 }
+
+#[tokio::test]
+async fn several_accept_headers_are_one_and_are_not_taken_for_another() {
+    let lab = Lab::new().await;
+    let vendor = ("accept", "application/vnd.atlas.2023-01-01+json");
+    let plain = ("accept", "application/json");
+    for headers in [[plain, vendor], [vendor, plain]] {
+        let reply = lab.ask_with(READER, "GET", &on_v2(item()), &headers, "").await;
+        assert_eq!(reply.status, 200);
+        let reply = lab.ask_with(READER, "GET", &on_v2(item()), &[plain], "").await;
+        assert_eq!(reply.status, 406);
+    }
+}

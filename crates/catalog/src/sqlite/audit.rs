@@ -9,8 +9,8 @@ use crate::{AuditEntry, Page, Result};
 
 pub fn insert(transaction: &Transaction, entry: &AuditEntry) -> Result<()> {
     let text = serde_json::to_string(entry).map_err(|e| corrupt("an audit entry", e))?;
-    let sql = "INSERT INTO audit (at_ms, record) VALUES (?1, ?2)";
-    execute(transaction, sql, params![entry.at.as_millisecond(), text]).map(drop).map_err(store)
+    let sql = "INSERT INTO audit (at_ms, refused, record) VALUES (?1, ?2, ?3)";
+    execute(transaction, sql, params![entry.at.as_millisecond(), entry.refused, text]).map(drop).map_err(store)
 }
 
 pub fn page(connection: &Connection, page: Page) -> Result<Vec<AuditEntry>> {
@@ -25,7 +25,11 @@ pub fn page(connection: &Connection, page: Page) -> Result<Vec<AuditEntry>> {
 pub fn trim(transaction: &Transaction, before: Timestamp, most: u64) -> Result<u64> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let old = execute(transaction, "DELETE FROM audit WHERE at_ms < ?1", params![before.as_millisecond()]);
-    let sql = "DELETE FROM audit WHERE n <= (SELECT n FROM audit ORDER BY n DESC LIMIT 1 OFFSET ?1)";
-    let more = execute(transaction, sql, params![most]);
-    Ok((old.map_err(store)? + more.map_err(store)?) as u64)
+    let mut gone = old.map_err(store)?;
+    for refused in [false, true] {
+        let sql = "DELETE FROM audit WHERE refused = ?1 AND n <= (
+                       SELECT n FROM audit WHERE refused = ?1 ORDER BY n DESC LIMIT 1 OFFSET ?2)";
+        gone += execute(transaction, sql, params![refused, most]).map_err(store)?;
+    }
+    Ok(gone as u64)
 }

@@ -1,5 +1,7 @@
 //! Rows of keys, service accounts and their tokens.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, Transaction, params};
 use secrecy::{ExposeSecret, SecretString};
@@ -44,15 +46,13 @@ fn credential_of(connection: &Connection, row: &Row, sealer: &Sealer) -> Result<
     let sealed: Vec<u8> = row.get("proof_sealed").map_err(store)?;
     let access_list: String = row.get("access_list").map_err(store)?;
     let id: CredentialId = parsed(row, "id")?;
-    let roles = all(connection, "SELECT * FROM roles WHERE credential = ?1", params![id.to_string()], |row| {
-        Ok((parsed(row, "project")?, parsed(row, "role")?))
-    })?;
+    let roles = roles(connection, &id.to_string())?;
     Ok(Credential {
         id,
         kind,
         organization: parsed(row, "organization")?,
         proof: sealer.open(&owner(kind, &login), &sealed)?,
-        roles: roles.into_iter().collect(),
+        roles,
         access_list: serde_json::from_str(&access_list).map_err(|e| corrupt(owner(kind, &login), e))?,
         created: parsed(row, "created")?,
         login,
@@ -84,14 +84,40 @@ pub fn insert(transaction: &Transaction, sealer: &Sealer, credential: &Credentia
     roles.try_for_each(|(project, role)| grant(transaction, credential.id, *project, Some(*role)))
 }
 
+/// What is opened in the place of a proof that is not there.
+pub struct Decoy(Vec<u8>);
+
+const DECOY: &str = "nobody";
+
+impl Decoy {
+    pub fn new(sealer: &Sealer) -> Result<Decoy> {
+        // As long as an HA1.
+        Ok(Decoy(sealer.seal(DECOY, &"0".repeat(32))?))
+    }
+}
+
+/// One that is not there takes as long as one that is, for whoever guesses logins.
 pub fn by_login(
     connection: &Connection,
     sealer: &Sealer,
+    decoy: &Decoy,
     kind: CredentialKind,
     login: &str,
 ) -> Result<Option<Credential>> {
     let sql = "SELECT * FROM credentials WHERE kind = ?1 AND login = ?2";
-    one(connection, sql, params![kind.column(), login], |row| credential_of(connection, row, sealer))
+    let found = one(connection, sql, params![kind.column(), login], |row| credential_of(connection, row, sealer))?;
+    if found.is_none() {
+        roles(connection, login)?;
+        sealer.open(DECOY, &decoy.0)?;
+    }
+    Ok(found)
+}
+
+fn roles(connection: &Connection, id: &str) -> Result<BTreeMap<ProjectId, Role>> {
+    let found = all(connection, "SELECT * FROM roles WHERE credential = ?1", params![id], |row| {
+        Ok((parsed(row, "project")?, parsed(row, "role")?))
+    })?;
+    Ok(found.into_iter().collect())
 }
 
 pub fn of_project(
@@ -131,7 +157,11 @@ pub fn grant(transaction: &Transaction, id: CredentialId, project: ProjectId, ro
             params![id.to_string(), project.to_string()],
         ),
     };
-    done.map(drop).map_err(store)
+    done.map_err(store)?;
+    match roles(transaction, &id.to_string())?.is_empty() {
+        true => Err(CatalogError::LastRole),
+        false => Ok(()),
+    }
 }
 
 pub fn rotate(transaction: &Transaction, sealer: &Sealer, id: CredentialId, proof: &SecretString) -> Result<bool> {

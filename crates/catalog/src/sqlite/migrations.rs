@@ -97,10 +97,35 @@ const STEPS: &[&str] = &[
      CREATE TABLE audit (
         n INTEGER PRIMARY KEY AUTOINCREMENT,
         at_ms INTEGER NOT NULL,
+        refused INTEGER NOT NULL,
         record TEXT NOT NULL
      ) STRICT;
-     CREATE INDEX audit_by_time ON audit (at_ms);",
+     CREATE INDEX audit_by_time ON audit (at_ms);
+     CREATE INDEX audit_by_kind ON audit (refused, n);
+     CREATE TABLE changes (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        n INTEGER NOT NULL
+     ) STRICT;
+     INSERT INTO changes VALUES (1, 0);",
 ];
+
+/// The tables that replies are made of. Triggers count their changes, whoever makes them; leases and the
+/// audit trail, which change all the time, are not among them.
+const COUNTED: [&str; 8] =
+    ["organizations", "projects", "credentials", "roles", "tokens", "clusters", "schedules", "checkpoints"];
+
+/// Part of the last step.
+fn count_changes(connection: &Connection) -> rusqlite::Result<()> {
+    for table in COUNTED {
+        for event in ["INSERT", "UPDATE", "DELETE"] {
+            connection.execute_batch(&format!(
+                "CREATE TRIGGER IF NOT EXISTS {table}_{event} AFTER {event} ON {table}
+                 BEGIN UPDATE changes SET n = n + 1; END;"
+            ))?;
+        }
+    }
+    Ok(())
+}
 
 /// The format that this version writes.
 pub const FORMAT: i64 = STEPS.len() as i64;
@@ -117,6 +142,9 @@ pub fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
         // Read again inside: another process may be migrating too.
         if format(&transaction)? == done as i64 {
             transaction.execute_batch(step)?;
+            if done as i64 + 1 == FORMAT {
+                count_changes(&transaction)?;
+            }
             transaction.pragma_update(None, "user_version", done as i64 + 1)?;
             transaction.commit()?;
         }

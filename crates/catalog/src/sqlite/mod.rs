@@ -47,6 +47,7 @@ pub struct SqliteCatalog(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     sealer: Sealer,
+    decoy: credentials::Decoy,
     readers: Mutex<Vec<Connection>>,
     watch: Watch,
     /// Closed after those that only read: the last to close puts the write-ahead log into the file.
@@ -97,6 +98,7 @@ impl SqliteCatalog {
         let watch = Watch::new(connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(store)?);
         Ok(SqliteCatalog(Arc::new(Inner {
             path: path.to_owned(),
+            decoy: credentials::Decoy::new(&sealer)?,
             sealer,
             writer: Mutex::new(writer),
             readers: Mutex::new(Vec::new()),
@@ -297,7 +299,7 @@ impl Catalog for SqliteCatalog {
     }
 
     async fn credential(&self, kind: CredentialKind, login: &str) -> Result<Option<Credential>> {
-        self.read_as_one(|connection| credentials::by_login(connection, &self.0.sealer, kind, login))
+        self.read_as_one(|connection| credentials::by_login(connection, &self.0.sealer, &self.0.decoy, kind, login))
     }
 
     async fn credentials(&self, kind: CredentialKind, project: ProjectId) -> Result<Vec<Credential>> {
@@ -350,6 +352,10 @@ impl Catalog for SqliteCatalog {
 
     async fn cluster_named(&self, project: ProjectId, name: &str) -> Result<Option<Cluster>> {
         self.read(|connection| rows::cluster_named(connection, &self.0.sealer, project, name))
+    }
+
+    async fn count_clusters(&self, project: ProjectId) -> Result<u64> {
+        self.read(|connection| rows::count_clusters(connection, project))
     }
 
     async fn clusters(&self, project: Option<ProjectId>) -> Result<Vec<Cluster>> {

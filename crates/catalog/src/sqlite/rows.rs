@@ -146,6 +146,12 @@ pub fn cluster_named(
     one(connection, sql, params![project.to_string(), name], |row| cluster_of(row, sealer))
 }
 
+pub fn count_clusters(connection: &Connection, project: ProjectId) -> Result<u64> {
+    let sql = "SELECT count(*) AS n FROM clusters WHERE project = ?1";
+    let count = one(connection, sql, params![project.to_string()], |row| row.get::<_, i64>("n").map_err(store))?;
+    Ok(count.unwrap_or(0) as u64)
+}
+
 pub fn clusters(connection: &Connection, sealer: &Sealer, project: Option<ProjectId>) -> Result<Vec<Cluster>> {
     let sql = "SELECT * FROM clusters WHERE ?1 IS NULL OR project = ?1 ORDER BY name";
     all(connection, sql, params![project.map(|id| id.to_string())], |row| cluster_of(row, sealer))

@@ -11,6 +11,8 @@ pub async fn the_audit_trail_is_newest_first_and_trimmed_by_age_and_number(catal
         action: format!("DELETE /api/{n}"),
         status: Some(204),
         error: (n % 2 == 1).then(|| "ACCESS_FORBIDDEN".to_owned()),
+        refused: n % 2 == 1,
+        times: (n == 9).then_some(7),
     };
     let all: Vec<_> = (0..10).map(entry).collect();
     catalog.append_audit(&all[..4]).await.unwrap();
@@ -20,7 +22,12 @@ pub async fn the_audit_trail_is_newest_first_and_trimmed_by_age_and_number(catal
     assert_eq!(page(0, 3).await, [entry(9), entry(8), entry(7)]);
     assert_eq!(page(9, 3).await, [entry(0)]);
     assert_eq!(catalog.trim_audit(at(4), 100).await.unwrap(), 4, "older than");
-    assert_eq!(catalog.trim_audit(at(0), 2).await.unwrap(), 4, "the oldest beyond");
-    assert_eq!(page(0, 9).await, [entry(9), entry(8)]);
+    assert_eq!(catalog.trim_audit(at(0), 2).await.unwrap(), 2, "the oldest of each kind beyond");
+    assert_eq!(page(0, 9).await, [entry(9), entry(8), entry(7), entry(6)]);
     assert_eq!(catalog.trim_audit(at(0), 2).await.unwrap(), 0);
+    // However many are refused, the others stay.
+    let refused: Vec<_> = (11..40).step_by(2).map(entry).collect();
+    catalog.append_audit(&refused).await.unwrap();
+    catalog.trim_audit(at(0), 2).await.unwrap();
+    assert_eq!(page(0, 9).await, [entry(39), entry(37), entry(8), entry(6)]);
 }

@@ -76,6 +76,8 @@ pub async fn roles_are_given_changed_and_taken_within_the_organisation(catalog: 
     assert_eq!(roles().await, [(one.id, Role::GroupReadOnly), (two.id, Role::GroupReadOnly)].into());
     catalog.grant(key.id, one.id, None).await.unwrap();
     assert_eq!(roles().await, [(two.id, Role::GroupReadOnly)].into());
+    let refused = catalog.grant(key.id, two.id, None).await;
+    assert!(matches!(refused, Err(CatalogError::LastRole)), "{refused:?}");
     let refused = catalog.grant(key.id, elsewhere.id, Some(Role::GroupOwner)).await;
     assert!(matches!(refused, Err(CatalogError::AnotherOrganization)), "{refused:?}");
     let refused = catalog.grant(CredentialId::new(at(9), 9), one.id, Some(Role::GroupOwner)).await;
@@ -123,16 +125,21 @@ pub async fn tokens_are_bounded_and_those_that_ended_go(catalog: &dyn Catalog) {
     let project = with_project(catalog, 1).await;
     let account = account(&project, 1);
     catalog.create_credential(&account).await.unwrap();
-    let ends = |n: u8| 1_000 + i64::from(n);
-    let most = u8::try_from(TOKENS_PER_ACCOUNT).unwrap();
-    for n in 0..=most {
-        catalog.create_token(&token(&account, n, ends(n)), &account.proof, at(0)).await.unwrap();
+    let ends = |n: usize| 1_000 + n as i64;
+    let hash = |n: usize| {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&n.to_be_bytes());
+        hash
+    };
+    let new = |n: usize| AccessToken { hash: hash(n), account: account.id, expires: at(ends(n)) };
+    for n in 0..=TOKENS_PER_ACCOUNT {
+        catalog.create_token(&new(n), &account.proof, at(0)).await.unwrap();
     }
-    assert_eq!(catalog.token(&[0; 32]).await.unwrap(), None, "the first to end made room");
-    assert!(catalog.token(&[1; 32]).await.unwrap().is_some());
-    catalog.create_token(&token(&account, 255, 9_000), &account.proof, at(ends(most))).await.unwrap();
-    for n in 0..=most {
-        assert_eq!(catalog.token(&[n; 32]).await.unwrap(), None, "{n} has ended");
+    assert_eq!(catalog.token(&hash(0)).await.unwrap(), None, "the first to end made room");
+    assert!(catalog.token(&hash(1)).await.unwrap().is_some());
+    catalog.create_token(&new(9_000), &account.proof, at(ends(TOKENS_PER_ACCOUNT))).await.unwrap();
+    for n in 0..=TOKENS_PER_ACCOUNT {
+        assert_eq!(catalog.token(&hash(n)).await.unwrap(), None, "{n} has ended");
     }
 }
 

@@ -41,6 +41,7 @@ macro_rules! conformance_suite {
             a_token_is_given_only_for_the_secret_that_counts_now,
             a_schedule_is_the_default_until_it_is_changed,
             the_audit_trail_is_newest_first_and_trimmed_by_age_and_number,
+            the_version_stands_while_nothing_changes_that_is_replied,
             clusters_read_back_with_everything_in_them,
             a_cluster_name_is_taken_once_in_a_project,
             a_cluster_is_kept_once_whatever_its_name,

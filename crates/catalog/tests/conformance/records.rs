@@ -3,7 +3,7 @@
 use super::*;
 use secrecy::ExposeSecret;
 use std::time::Duration;
-use stillpoint_catalog::{CatalogError, Page};
+use stillpoint_catalog::{AuditEntry, CatalogError, Page};
 use stillpoint_core::schedule::{Schedule, Setting};
 
 pub async fn projects_read_back_by_id_name_and_list(catalog: &dyn Catalog) {
@@ -75,6 +75,7 @@ pub async fn clusters_read_back_with_everything_in_them(catalog: &dyn Catalog) {
     assert_eq!(catalog.cluster_named(one.id, "a").await.unwrap().as_ref(), Some(&a));
     assert_eq!(catalog.cluster_named(two.id, "a").await.unwrap(), None, "names belong to projects");
     assert_eq!(catalog.clusters(Some(one.id)).await.unwrap(), [a.clone(), b.clone()], "by name");
+    assert_eq!(catalog.count_clusters(one.id).await.unwrap(), 2);
     assert_eq!(catalog.clusters(None).await.unwrap(), [a, b, other]);
 }
 
@@ -143,4 +144,37 @@ pub async fn removing_a_cluster_waits_for_its_checkpoint(catalog: &dyn Catalog) 
     }
     catalog.save_checkpoint(&lease, &completed(&cluster, 1)).await.unwrap();
     catalog.remove_cluster(cluster.id).await.unwrap();
+}
+
+pub async fn the_version_stands_while_nothing_changes_that_is_replied(catalog: &dyn Catalog) {
+    let (project, cluster) = with_cluster(catalog).await;
+    // One that has none is read anew each time.
+    let Some(before) = catalog.version().unwrap() else { return };
+    let lease = catalog.claim_lease(cluster.id, "server", at(0), Duration::from_secs(60)).await.unwrap().unwrap();
+    catalog.renew_lease(&lease, at(1), Duration::from_secs(60)).await.unwrap();
+    catalog.append_audit(&[AuditEntry::done(at(1), "x".into())]).await.unwrap();
+    catalog.trim_audit(at(9), 0).await.unwrap();
+    assert_eq!(catalog.version().unwrap(), Some(before));
+
+    let mut seen = vec![before];
+    let mut changed = |what: &str| {
+        let version = catalog.version().unwrap().unwrap();
+        assert!(!seen.contains(&version), "{what}");
+        seen.push(version);
+    };
+    let key = key(&project, "abcdefgh", 1);
+    catalog.create_credential(&key).await.unwrap();
+    changed("a key");
+    catalog.grant(key.id, project.id, Some(Role::GroupReadOnly)).await.unwrap();
+    changed("a role");
+    catalog.rotate_credential(key.id, &"another".into()).await.unwrap();
+    changed("another secret");
+    catalog.delete_credential(key.id).await.unwrap();
+    changed("no key");
+    catalog.change_schedule(cluster.id, &[(Setting::SnapshotIntervalHours, 12)]).await.unwrap();
+    changed("a schedule");
+    catalog.queue_checkpoint(&queued(&cluster, 1)).await.unwrap();
+    changed("a checkpoint");
+    catalog.save_checkpoint(&lease, &started(&cluster, 1)).await.unwrap();
+    changed("its progress");
 }

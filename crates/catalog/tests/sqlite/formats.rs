@@ -86,6 +86,8 @@ async fn fill_or_check_2(catalog: &dyn Catalog, projects: &[Project; 2], cluster
         action: "DELETE /api".into(),
         status: Some(403),
         error: Some("ACCESS_FORBIDDEN".into()),
+        refused: true,
+        times: Some(2),
     };
     if write {
         catalog.create_credential(&account).await.unwrap();

@@ -15,7 +15,9 @@ pub async fn run(config: &Config, output: &Output, limit: u64) -> Result<(), Cli
             let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
             let status = entry.status.map_or("done".into(), |status| status.to_string());
             let done = entry.error.as_ref().map_or(status.clone(), |error| format!("{status} {error}"));
-            vec![entry.at.to_string(), or_none(&entry.actor), or_none(&entry.from), done, entry.action.clone()]
+            let times = entry.times.map(|times| format!(" ({times} times)")).unwrap_or_default();
+            let action = format!("{}{times}", entry.action);
+            vec![entry.at.to_string(), or_none(&entry.actor), or_none(&entry.from), done, action]
         };
         table(&["AT", "WHO", "FROM", "OUTCOME", "WHAT"], &entries.iter().map(row).collect::<Vec<_>>())
     });

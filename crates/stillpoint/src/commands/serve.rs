@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stillpoint_api::{ApiState, Interface, Options};
 use stillpoint_engine::{Engine, Setup};
@@ -41,12 +41,16 @@ pub async fn run(config: Config) -> Result<(), CliError> {
     let wake = setup.wake.clone();
     let engine = Engine::start(setup).await?;
 
-    let state = ApiState { catalog, wake, clock: Arc::new(now), chance: Arc::new(chance), settings };
+    let begun = Instant::now();
+    let (clock, uptime) = (Arc::new(now), Arc::new(move || begun.elapsed()));
+    let state = ApiState { catalog, wake, clock, uptime, chance: Arc::new(chance), settings };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let limit = Duration::try_from(config.server.shutdown).unwrap_or_default();
     let mut options = Options { tls, ..Options::default() };
     options.limits.drain = limit;
     options.limits.connections = config.server.connections;
+    options.limits.per_address = config.server.connections.div_ceil(4);
+    options.limits.many_from = config.many_from();
     let (stop, mut stopping) = watch::channel(false);
     let shutdown = async move {
         // An error means that the sender is gone, which is a shutdown too.

@@ -138,6 +138,7 @@ fn roles_are_given_and_taken_within_an_organisation() {
         .fails(1, "the project belongs to another organisation");
     operator.run(&["key", "grant", "-p", "p", "nobodyaa", "--role", "GROUP_OWNER"]).fails(1, "there is no key");
     operator.run(&["key", "revoke", "-p", "p", public]).ok();
+    operator.run(&["key", "revoke", "-p", "second", public]).fails(1, "it is its last role: delete the key");
     assert_eq!(operator.json(&["key", "list", "-p", "p"]), json!([]));
     assert_eq!(operator.json(&["key", "list", "-p", "second"])[0]["publicKey"], public);
 }

@@ -69,6 +69,10 @@ impl Server {
         assert_eq!(unfinished.id, report.created);
         assert_eq!(catalog.count_checkpoints(*cluster).await.unwrap(), checkpoints.len() as u64);
         self.has_told_no_secret();
+        // What was done and what was refused is in the log, too.
+        let log = self.log();
+        let told = |what: &str| log.lines().any(|line| line.contains(" audit: ") && line.contains(what));
+        assert!(told("owneraaa") && told("DELETE ") && told("status=204") && told("ACCESS_FORBIDDEN"), "{log}");
     }
 
     pub fn has_told_no_secret(&self) {

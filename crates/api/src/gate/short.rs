@@ -1,0 +1,65 @@
+//! The short way: the reply to a client that polls with its key, if nothing has changed since it last
+//! asked. Most requests are of this kind; whatever is not plainly so takes the long way.
+
+use http::Response;
+use http::request::Parts;
+use http_body_util::Full;
+
+use bytes::Bytes;
+
+use super::admission::Identified;
+use super::{Interface, Known, Moment, reply};
+use crate::query::Common;
+use crate::respond::Style;
+use crate::server::Peer;
+use crate::surface::Surface;
+
+/// What came of it.
+pub(super) enum Early {
+    Answered(Response<Full<Bytes>>),
+    /// Who asks is known, as of that moment. A count of its nonce was taken, so that it must not be asked
+    /// again; and what it may do must be read from the same version of the catalog as it was.
+    Identified(Moment, Identified),
+    Unknown,
+}
+
+impl Interface {
+    pub(super) fn at_once(&self, head: &Parts, peer: Peer) -> Early {
+        let Ok(at) = self.moment() else { return Early::Unknown };
+        let key = match self.identify_at_once(head, at) {
+            Some(Identified::Somebody(key)) => key,
+            Some(nobody) => return Early::Identified(at, nobody),
+            None => return Early::Unknown,
+        };
+        let mut known = Known {
+            at: Some(at),
+            tls: peer.tls,
+            style: Style::of(Common::default(), &head.headers),
+            surface: Surface::of(head.uri.path()),
+            ..Known::default()
+        };
+        // One with an access list is held against it on the long way; a HEAD is answered there.
+        if !key.access_list.is_empty() || head.method != http::Method::GET {
+            return Early::Identified(at, Identified::Somebody(key));
+        }
+        known.credential = Some(key);
+        let found = self.asking(head, peer, at, &known).and_then(|asking| self.reads.reply(at.version, asking));
+        match (found, known.credential.take()) {
+            (Some(written), Some(key)) => {
+                let refused = self.take(&key, at, &mut known).err();
+                known.credential = Some(key);
+                match refused {
+                    None => Early::Answered(reply::of(&written, &known)),
+                    Some(refusal) => {
+                        known.from = self.client_address(head, peer);
+                        known.style.common = Common::parse(head.uri.query().unwrap_or_default()).unwrap_or_default();
+                        self.record_refusal(head, &known, &refusal);
+                        Early::Answered(reply::refusal(&refusal, &known))
+                    }
+                }
+            }
+            (None, Some(key)) => Early::Identified(at, Identified::Somebody(key)),
+            (_, None) => Early::Unknown,
+        }
+    }
+}
