@@ -19,6 +19,7 @@ pub mod seal;
 pub mod sqlite;
 
 use async_trait::async_trait;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use std::time::Duration;
@@ -115,6 +116,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// Gives it a role in a project, instead of the one it had there; `None` takes it away, unless it is its
     /// last: a credential that nobody finds any more could not be deleted either.
     async fn grant(&self, id: CredentialId, project: ProjectId, role: Option<Role>) -> Result<()>;
+    /// Replaces the addresses that it may come from; whether it was there.
+    async fn restrict_credential(&self, id: CredentialId, access_list: &[IpNet]) -> Result<bool>;
     /// Also ends its tokens; whether it was there.
     async fn delete_credential(&self, id: CredentialId) -> Result<bool>;
 

@@ -122,6 +122,16 @@ pub enum CredentialCommand {
         /// A key's public part, or a service account's client id.
         login: String,
     },
+    /// Replace the addresses that one may come from, for all projects in which it has a role.
+    AccessList {
+        #[command(flatten)]
+        of: OfProject,
+        /// A key's public part, or a service account's client id.
+        login: String,
+        /// As 192.0.2.7 or 192.0.2.0/24. Without any, requests may come from anywhere.
+        #[arg(value_name = "CIDR", value_parser = network)]
+        access_list: Vec<IpNet>,
+    },
     /// Give one a new secret, for all projects in which it has a role. The old one, and tokens that were
     /// given for it, are refused from then on.
     Rotate {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, Transaction, params};
 use secrecy::{ExposeSecret, SecretString};
@@ -61,7 +62,6 @@ fn credential_of(connection: &Connection, row: &Row, sealer: &Sealer) -> Result<
 
 pub fn insert(transaction: &Transaction, sealer: &Sealer, credential: &Credential) -> Result<()> {
     let Credential { kind, login, .. } = credential;
-    let access_list = serde_json::to_string(&credential.access_list).map_err(|e| corrupt("access list", e))?;
     execute(
         transaction,
         "INSERT INTO credentials (id, kind, organization, login, proof_sealed, access_list, created)
@@ -72,7 +72,7 @@ pub fn insert(transaction: &Transaction, sealer: &Sealer, credential: &Credentia
             credential.organization.to_string(),
             login,
             sealer.seal(&owner(*kind, login), credential.proof.expose_secret())?,
-            access_list,
+            list_text(&credential.access_list)?,
             credential.created.to_string()
         ],
     )
@@ -176,6 +176,16 @@ pub fn rotate(transaction: &Transaction, sealer: &Sealer, id: CredentialId, proo
     execute(transaction, sql, params![id.to_string(), sealed]).map_err(store)?;
     execute(transaction, "DELETE FROM tokens WHERE account = ?1", params![id.to_string()]).map_err(store)?;
     Ok(true)
+}
+
+pub fn restrict(transaction: &Transaction, id: CredentialId, access_list: &[IpNet]) -> Result<bool> {
+    let sql = "UPDATE credentials SET access_list = ?2 WHERE id = ?1";
+    let changed = execute(transaction, sql, params![id.to_string(), list_text(access_list)?]);
+    Ok(changed.map_err(store)? > 0)
+}
+
+fn list_text(access_list: &[IpNet]) -> Result<String> {
+    serde_json::to_string(access_list).map_err(|e| corrupt("an access list", e))
 }
 
 pub fn delete(transaction: &Transaction, id: CredentialId) -> Result<bool> {

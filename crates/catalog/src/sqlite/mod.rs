@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
 use secrecy::SecretString;
@@ -313,6 +314,11 @@ impl Catalog for SqliteCatalog {
 
     async fn grant(&self, id: CredentialId, project: ProjectId, role: Option<Role>) -> Result<()> {
         self.write(move |transaction, _| credentials::grant(transaction, id, project, role)).await
+    }
+
+    async fn restrict_credential(&self, id: CredentialId, access_list: &[IpNet]) -> Result<bool> {
+        let access_list = access_list.to_vec();
+        self.write(move |transaction, _| credentials::restrict(transaction, id, &access_list)).await
     }
 
     async fn delete_credential(&self, id: CredentialId) -> Result<bool> {

@@ -92,6 +92,10 @@ pub async fn rotating_and_deleting_end_what_was_before(catalog: &dyn Catalog) {
         catalog.create_credential(account).await.unwrap();
         catalog.create_token(&token(account, n, 60), &account.proof, at(0)).await.unwrap();
     }
+    let list = ["192.0.2.0/24".parse().unwrap()];
+    assert!(catalog.restrict_credential(first.id, &list).await.unwrap());
+    let restricted = catalog.credential(CredentialKind::ServiceAccount, &first.login).await.unwrap().unwrap();
+    assert_eq!(restricted, Credential { access_list: list.into(), ..first.clone() });
     let other: SecretString = "another".into();
     assert!(catalog.rotate_credential(first.id, &other).await.unwrap());
     let rotated = catalog.credential(CredentialKind::ServiceAccount, &first.login).await.unwrap().unwrap();
@@ -102,6 +106,7 @@ pub async fn rotating_and_deleting_end_what_was_before(catalog: &dyn Catalog) {
     assert!(catalog.delete_credential(second.id).await.unwrap());
     assert!(!catalog.delete_credential(second.id).await.unwrap());
     assert!(!catalog.rotate_credential(second.id, &other).await.unwrap());
+    assert!(!catalog.restrict_credential(second.id, &list).await.unwrap());
     assert_eq!(catalog.token(&[2; 32]).await.unwrap(), None);
     assert_eq!(catalog.credential(CredentialKind::ServiceAccount, "second").await.unwrap(), None);
 }

@@ -99,6 +99,15 @@ pub async fn run(
             let changed = json!({words.login_field: login, "project": project.id, "role": null});
             output.print(&changed, || format!("{login} has no role in {} any more", project.name));
         }
+        CredentialCommand::AccessList { of, login, access_list } => {
+            let (project, found) = find(catalog, kind, words, &of, &login).await?;
+            if !catalog.restrict_credential(found.id, &access_list).await? {
+                return Err(not_found(words, &login, &project));
+            }
+            let changed = Credential { access_list, ..found };
+            audited(catalog, format!("{} access-list {login}: {}", words.command, from(&changed))).await;
+            output.print(&document(words, &changed, &project), || format!("{login} may come from {}", from(&changed)));
+        }
         CredentialCommand::Rotate { of, login } => {
             let (project, found) = find(catalog, kind, words, &of, &login).await?;
             let (secret, proof) = new_secret(kind, &login);

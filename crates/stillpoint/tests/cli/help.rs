@@ -16,6 +16,7 @@ fn every_command_says_what_it_does() {
         ("key list", "without their secrets"),
         ("key grant", "a further project"),
         ("key revoke", "Take its role"),
+        ("key access-list", "Replace the addresses"),
         ("key rotate", "a new secret"),
         ("key delete", "refused from then on"),
         ("organization", "Organisations"),

@@ -119,6 +119,12 @@ fn a_key_is_rotated_and_keeps_its_name_and_roles() {
     for field in ["id", "publicKey", "roles", "created"] {
         assert_eq!(rotated[field], key[field]);
     }
+
+    let changed = operator.json(&["key", "access-list", "-p", "p", public, "192.0.2.7", "2001:db8::/32"]);
+    assert_eq!(changed["accessList"], json!(["192.0.2.7/32", "2001:db8::/32"]));
+    assert_eq!(operator.json(&["key", "list", "-p", "p"])[0], changed);
+    operator.run(&["key", "access-list", "-p", "p", public]).ok();
+    assert_eq!(operator.json(&["key", "list", "-p", "p"])[0]["accessList"], json!([]));
 }
 
 #[test]
