@@ -8,19 +8,20 @@
 mod audit;
 mod credentials;
 mod migrations;
+mod open;
 mod rows;
 mod watch;
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi, params};
 use secrecy::SecretString;
 use stillpoint_core::checkpoint::Checkpoint;
 use stillpoint_core::schedule::{Schedule, Setting};
@@ -36,8 +37,6 @@ use crate::{
 
 /// How long a write waits for another process's.
 pub const BUSY: Duration = Duration::from_secs(5);
-/// What is sealed into each catalog to know its key by.
-const SEALED: &str = "the catalog";
 /// Connections for reading that are kept open.
 const IDLE_READERS: usize = 8;
 
@@ -63,56 +62,11 @@ impl std::fmt::Debug for SqliteCatalog {
 }
 
 impl SqliteCatalog {
-    /// Opens a catalog with the key of a key file. Both are made if there is neither; a new key would
-    /// be of no use to a catalog that exists.
-    pub fn open_with_key_file(path: &Path, key_file: &Path) -> Result<SqliteCatalog> {
-        if path.exists() && !key_file.exists() {
-            let (key, catalog) = (key_file.display().to_string(), path.display().to_string());
-            return Err(CatalogError::KeyFileMissing { key, catalog });
-        }
-        SqliteCatalog::open(path, Sealer::from_file(key_file)?)
-    }
-
-    /// Opens a catalog, makes it if there is none, and brings an older one up to date. Nothing is
-    /// written to a file that is no catalog or that a newer version wrote.
-    pub fn open(path: &Path, sealer: Sealer) -> Result<SqliteCatalog> {
-        let unreadable = |why: String| CatalogError::Unreadable { path: path.display().to_string(), why };
-        // Made here, so that no other user of the machine can read it even for a moment.
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(unreadable(e.to_string())),
-            _ => {}
-        }
-        let mut writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|e| unreadable(e.to_string()))?;
-        let (found, tables) = look(&mut writer).map_err(|e| unreadable(e.to_string()))?;
-        if found > migrations::FORMAT {
-            return Err(CatalogError::Newer { path: path.display().to_string(), found, known: migrations::FORMAT });
-        }
-        if found == 0 && tables {
-            return Err(unreadable("it is an SQLite file of something else".into()));
-        }
-        enter_wal_mode(&writer)
-            // A record must be on the disk before what it announces is done to a cluster.
-            .and_then(|()| writer.pragma_update(None, "synchronous", "full"))
-            .and_then(|()| migrations::migrate(&mut writer))
-            .map_err(|e| unreadable(e.to_string()))?;
-        check_seal(&mut writer, &sealer)?;
-        let watch = Watch::new(connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(store)?);
-        Ok(SqliteCatalog(Arc::new(Inner {
-            path: path.to_owned(),
-            decoy: credentials::Decoy::new(&sealer)?,
-            sealer,
-            writer: Mutex::new(writer),
-            readers: Mutex::new(Vec::new()),
-            watch,
-            serving: OnceLock::new(),
-        })))
-    }
-
     fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let idle = lock(&self.0.readers).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => connect(&self.0.path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(store)?,
+            None => open::connect(&self.0.path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(store)?,
         };
         let answer = query(&connection);
         let mut readers = lock(&self.0.readers);
@@ -145,50 +99,6 @@ impl SqliteCatalog {
             Ok(answer)
         });
         done.await.map_err(|e| CatalogError::Store(e.to_string()))?
-    }
-}
-
-fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(BUSY)?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
-}
-
-/// Seals a known text into a new catalog, and opens it in one that exists: a wrong key is an error now,
-/// not when the first connection string is needed.
-fn check_seal(writer: &mut Connection, sealer: &Sealer) -> Result<()> {
-    let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(store)?;
-    let read = transaction.query_row("SELECT sealed FROM seal", [], |row| row.get::<_, Vec<u8>>(0)).optional();
-    match read.map_err(store)? {
-        Some(sealed) => drop(sealer.open(SEALED, &sealed)?),
-        None => {
-            let sealed = sealer.seal(SEALED, SEALED)?;
-            transaction.execute("INSERT INTO seal (one, sealed) VALUES (1, ?1)", params![sealed]).map_err(store)?;
-        }
-    }
-    transaction.commit().map_err(store)
-}
-
-/// The format, and whether there is any table: as of one moment, since another process may be making
-/// the same catalog.
-fn look(writer: &mut Connection) -> rusqlite::Result<(i64, bool)> {
-    let snapshot = writer.transaction()?;
-    let tables = snapshot.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))?;
-    Ok((migrations::format(&snapshot)?, tables))
-}
-
-/// SQLite itself waits for other processes in everything but this.
-fn enter_wal_mode(writer: &Connection) -> rusqlite::Result<()> {
-    let since = Instant::now();
-    loop {
-        match writer.pragma_update(None, "journal_mode", "wal") {
-            Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && since.elapsed() < BUSY => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            done => return done,
-        }
     }
 }
 
