@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 CACHE := $(or $(STILLPOINT_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stillpoint)
 DENY_VERSION := 0.20.2
 DENY := $(CACHE)/tools/bin/cargo-deny
@@ -16,7 +17,7 @@ help: ## list the targets
 
 demo: ## a real sharded cluster under load, a server, a checkpoint; Ctrl-C ends it (ONCE=1: ends by itself)
 	$(CARGO) build --release --locked -p stillpoint -p stillpoint-lab --bins
-	target/release/demo --binary target/release/stillpoint $(if $(ONCE),--once)
+	$(TARGET)/release/demo --binary $(TARGET)/release/stillpoint $(if $(ONCE),--once)
 
 test: ## every test, on real mongod processes, and a short fuzzing
 	$(CARGO) test --workspace --locked
@@ -31,7 +32,7 @@ soak: ## the protocol's model, the cluster tests and fuzzing for hours (CASES=â€
 
 bench: ## ratios, each against its floor in the same run
 	$(CARGO) build --release --locked -p stillpoint --bin stillpoint
-	$(CARGO) run --release --locked -p stillpoint-lab --bin bench -- --binary target/release/stillpoint
+	$(CARGO) run --release --locked -p stillpoint-lab --bin bench -- --binary $(TARGET)/release/stillpoint
 
 lint: $(DENY) ## formatting, clippy with warnings as errors, licences and sources of dependencies
 	$(CARGO) fmt --all --check

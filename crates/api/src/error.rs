@@ -71,9 +71,13 @@ impl Code {
         self.row().0
     }
 
-    /// Whether its first parameter names a field or a parameter of the request.
-    fn is_of_a_field(self) -> bool {
-        matches!(self, Code::InvalidQueryParameter | Code::InvalidAttribute)
+    /// The field or the parameter of the request that it is about.
+    fn field(self, parameters: &[String]) -> Option<&str> {
+        match self {
+            Code::InvalidQueryParameter | Code::InvalidAttribute => parameters.first().map(String::as_str),
+            Code::InvalidCheckpointInterval => Some("clusterCheckpointIntervalMin"),
+            _ => None,
+        }
     }
 }
 
@@ -151,7 +155,7 @@ impl Refusal {
     /// `fields` for a surface that names what is wrong with a bad request once more.
     pub fn document(&self, fields: bool) -> ErrorDocument<'_> {
         let (status, name, _) = self.code.row();
-        let wrong = self.parameters.first().filter(|_| self.code.is_of_a_field());
+        let wrong = self.code.field(&self.parameters);
         let violations =
             || wrong.map(|field| FieldViolation { description: self.detail(), field }).into_iter().collect();
         ErrorDocument {

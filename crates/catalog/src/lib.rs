@@ -61,7 +61,9 @@ pub enum CatalogError {
     BrokenRule(&'static str),
     #[error("there is no {0} to be found; it may have been removed meanwhile")]
     Gone(&'static str),
-    #[error("{0} is in use: a checkpoint of it is not yet finished")]
+    #[error(
+        "{0} is in use by a checkpoint that is not yet finished: wait for it; `stillpoint status` says how far it is"
+    )]
     InUse(&'static str),
     #[error("another `stillpoint serve` has this catalog open ({0}): stop it first")]
     AnotherServer(String),

@@ -11,7 +11,7 @@ use rand::Rng;
 use tokio::time::{Instant, sleep};
 
 use crate::endpoint::Topology;
-use crate::pool::Pool;
+use crate::pool::{Pool, Session};
 use crate::wire::{Connection, code, majority, operation_time};
 
 /// The limit on a statement; a frozen shard ends a transaction after it.
@@ -32,8 +32,7 @@ pub fn new_lsid() -> Document {
 #[derive(Debug)]
 pub struct Transaction {
     pool: Pool,
-    lsid: Document,
-    number: i64,
+    session: Session,
     parts: Vec<Part>,
 }
 
@@ -52,7 +51,7 @@ impl Transaction {
 
     /// The same with a client's connections and cluster time.
     pub fn begin_in(pool: &Pool) -> Self {
-        Self { pool: pool.clone(), lsid: new_lsid(), number: 1, parts: Vec::new() }
+        Self { pool: pool.clone(), session: pool.session(), parts: Vec::new() }
     }
 
     /// Runs a statement on a shard. The first shard becomes the coordinator. After an error the
@@ -146,8 +145,8 @@ impl Transaction {
     }
 
     fn stamp(&self, command: &mut Document) {
-        command.insert("lsid", self.lsid.clone());
-        command.insert("txnNumber", self.number);
+        command.insert("lsid", self.session.lsid.clone());
+        command.insert("txnNumber", self.session.number);
         command.insert("autocommit", false);
     }
 
@@ -156,7 +155,9 @@ impl Transaction {
         command.insert("writeConcern", majority());
     }
 
+    /// After it was committed.
     fn give_back(&mut self) {
+        self.pool.reuse(&self.session);
         for part in &mut self.parts {
             if let Some(connection) = part.connection.take() {
                 self.pool.put(&part.shard, connection);

@@ -18,7 +18,7 @@ use crate::cluster::Lab;
 use crate::pool::Pool;
 use crate::routing::{Chunk, Routing};
 use crate::snapshot::{self, split};
-use crate::transaction::{SETTLE_LIMIT, Transaction, is_transient, new_lsid};
+use crate::transaction::{SETTLE_LIMIT, Transaction, is_transient};
 use crate::wire::{code, majority, operation_time};
 
 /// What an account begins with.
@@ -211,16 +211,18 @@ impl Client {
     }
 
     /// A retryable write of one document: sent again, with the same number, until its outcome is
-    /// known. Each has a session of its own, so it cannot be taken for an earlier one.
+    /// known.
     async fn write(&mut self, id: i64, mut command: Document) -> Result<()> {
         self.serial += 1;
-        command.insert("lsid", new_lsid());
-        command.insert("txnNumber", 1_i64);
+        let session = self.pool.session();
+        command.insert("lsid", session.lsid.clone());
+        command.insert("txnNumber", session.number);
         command.insert("writeConcern", majority());
         let end = Instant::now() + SETTLE_LIMIT;
         loop {
             match self.try_write(id, command.clone()).await {
                 Ok(reply) => {
+                    self.pool.reuse(&session);
                     self.acknowledge(operation_time(&reply)?);
                     return Ok(());
                 }

@@ -115,7 +115,7 @@ pub enum CredentialCommand {
         #[arg(long)]
         role: Role,
     },
-    /// Take its role in a project away, unless it is its last: then delete it.
+    /// Take its role in a project away; refused if it is its last, since `delete` is for that.
     Revoke {
         #[command(flatten)]
         of: OfProject,
@@ -152,11 +152,11 @@ pub enum CredentialCommand {
 #[derive(Debug, Args)]
 pub struct UriArgs {
     /// The config servers' connection string, as in mongodb://user:pw@cfg1,cfg2,cfg3/?replicaSet=cfg.
-    /// Others on this machine can see it while the command runs: prefer --uri-file, `-` to read it from
-    /// standard input, or the environment: $STILLPOINT_CLUSTER_URI is used when neither is given.
+    /// Others on this machine can see it while the command runs: prefer --uri-file, or the environment:
+    /// $STILLPOINT_CLUSTER_URI is used when neither is given.
     #[arg(long, value_name = "URI")]
     pub uri: Option<String>,
-    /// A file that holds the connection string.
+    /// A file that holds the connection string; `-` for standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "uri")]
     pub uri_file: Option<PathBuf>,
 }

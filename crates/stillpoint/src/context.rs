@@ -14,7 +14,20 @@ use crate::cli::{OfCluster, UriArgs};
 use crate::config::Config;
 use crate::error::CliError;
 
+/// The catalog, which must be there: a command that was given in the wrong folder must not make one.
 pub fn open_catalog(config: &Config) -> Result<Arc<dyn Catalog>, CliError> {
+    let path = config.catalog_file()?;
+    match path.exists() {
+        true => open_or_make_catalog(config),
+        false => Err(CliError::Failed(format!(
+            "there is no catalog at {}: name the configuration with --config, or begin with `stillpoint project create`",
+            std::path::absolute(&path).unwrap_or(path).display()
+        ))),
+    }
+}
+
+/// For what one begins with.
+pub fn open_or_make_catalog(config: &Config) -> Result<Arc<dyn Catalog>, CliError> {
     Ok(Arc::new(SqliteCatalog::open_with_key_file(&config.catalog_file()?, &config.key_file())?))
 }
 
@@ -67,15 +80,18 @@ pub async fn of_cluster(catalog: &dyn Catalog, of: &OfCluster) -> Result<(Projec
     Ok((project, cluster))
 }
 
+fn standard_input() -> Result<String, CliError> {
+    let mut text = String::new();
+    let read = std::io::stdin().take(64 * 1024).read_to_string(&mut text);
+    read.map_err(|why| CliError::File { path: "standard input".into(), why })?;
+    Ok(text)
+}
+
 /// The connection string that was given, if any.
 pub fn uri(args: &UriArgs) -> Result<Option<SecretString>, CliError> {
     let text = match (&args.uri, &args.uri_file) {
-        (Some(uri), _) if uri == "-" => {
-            let mut text = String::new();
-            let read = std::io::stdin().take(64 * 1024).read_to_string(&mut text);
-            read.map_err(|why| CliError::File { path: "standard input".into(), why })?;
-            text
-        }
+        (Some(uri), _) if uri == "-" => standard_input()?,
+        (None, Some(path)) if path.as_os_str() == "-" => standard_input()?,
         (Some(uri), _) => uri.clone(),
         (None, Some(path)) => {
             std::fs::read_to_string(path).map_err(|why| CliError::File { path: path.clone(), why })?

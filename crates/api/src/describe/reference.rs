@@ -70,7 +70,12 @@ fn operation_section(path: &str, method: &str, operation: &Value) -> Markup {
                         td { code { (text(&parameter["name"])) } }
                         td { (text(&parameter["in"])) }
                         td { (kind(&parameter["schema"])) }
-                        td { (prose(&text(&parameter["description"]))) }
+                        td {
+                            (prose(&text(&parameter["description"])))
+                            @if !parameter["schema"]["default"].is_null() {
+                                " Default: " code { (parameter["schema"]["default"].to_string()) } "."
+                            }
+                        }
                     }
                 }
             }

@@ -37,6 +37,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::audit::Audit;
 use crate::base;
+use crate::body;
 use crate::describe::Described;
 use crate::digest::Verifier;
 use crate::error::{Code, Refusal};
@@ -57,6 +58,8 @@ pub use admission::{LONGEST_LOGIN, claimed};
 
 /// How long a request with a body may take until its body is there.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a body that nobody wants is waited for, so that its connection can be used again.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// The whole interface.
 pub struct Interface {
@@ -96,6 +99,8 @@ struct Known {
     allowance: Option<Allowance>,
     /// Whether it was let in to an operation that changes something.
     write: bool,
+    /// Whether the rest of an HTTP/1 request is not read, so that its connection ends.
+    close: bool,
 }
 
 /// A request that may be answered.
@@ -137,13 +142,14 @@ impl Interface {
 
     pub async fn answer<B>(self: &Arc<Self>, request: Request<B>, peer: Peer) -> Response<Full<Bytes>>
     where
-        B: Body + Send,
+        B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
+        let bare = body.is_end_stream();
         // After a panic the long way says what is to be said.
-        match std::panic::catch_unwind(AssertUnwindSafe(|| self.at_once(&head, peer))) {
+        match std::panic::catch_unwind(AssertUnwindSafe(|| self.at_once(&head, bare, peer))) {
             Ok(short::Early::Answered(response)) => response,
             // Boxed, so that the way above stays cheap.
             Ok(short::Early::Identified(at, who)) => {
@@ -161,10 +167,11 @@ impl Interface {
         early: Option<(Moment, Identified)>,
     ) -> Response<Full<Bytes>>
     where
-        B: Body + Send,
+        B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let mut body = Some(body);
         let head = Arc::new(head);
         let common = Common::parse(head.uri.query().unwrap_or_default());
         let mut known = Known {
@@ -177,9 +184,14 @@ impl Interface {
             ..Known::default()
         };
         // What waits for its client is its body; all else has limits of its own.
-        let ready =
-            tokio::time::timeout(REQUEST_TIMEOUT, caught(self.prepare(&head, body, peer, early, common, &mut known)));
+        let ready = tokio::time::timeout(
+            REQUEST_TIMEOUT,
+            caught(self.prepare(&head, &mut body, peer, early, common, &mut known)),
+        );
         let ready = ready.await.unwrap_or_else(|_| Err(Refusal::new(Code::Unavailable, [])));
+        if let Some(body) = body.take() {
+            known.close |= !drained(body, head.version).await;
+        }
         let (done, known) = match ready {
             Ok(Ready::Call(operation, call)) if known.write => {
                 // A task of its own: what has begun is done and recorded even if the client goes away.
@@ -212,7 +224,7 @@ impl Interface {
     async fn prepare<B>(
         self: &Arc<Self>,
         head: &Arc<Parts>,
-        body: B,
+        body: &mut Option<B>,
         peer: Peer,
         early: Option<(Moment, Identified)>,
         common: Result<Common, Refusal>,
@@ -294,8 +306,13 @@ impl Interface {
             Access::Open | Access::SignedIn => {}
         }
         known.write = !matches!(operation.method, Method::GET | Method::HEAD);
-        if let Some(described) = &operation.body {
+        if let Some(described) = &operation.body
+            && let Some(body) = body.take()
+        {
+            // Until it was read to its end.
+            known.close = head.version < http::Version::HTTP_2;
             call.body = read(body, described.largest).await?;
+            known.close = false;
         }
         Ok(Ready::Call(operation, Box::new(call)))
     }
@@ -400,6 +417,31 @@ pub fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
         (Some(value), None) => value.to_str().ok(),
         _ => None,
     }
+}
+
+/// Reads a body that nobody wants, so that the connection can be used again; whether it is read. A large one
+/// is not. With HTTP/1 the reply goes out meanwhile: each client that is challenged first sends its body
+/// after the challenge. With HTTP/2 a reply before the end of the request resets its stream, which is more
+/// than some clients bear.
+async fn drained<B>(body: B, http: http::Version) -> bool
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if body.is_end_stream() {
+        return true;
+    }
+    if body.size_hint().lower() > body::LARGEST as u64 {
+        return http >= http::Version::HTTP_2;
+    }
+    let reading = tokio::time::timeout(DRAIN, read(body, body::LARGEST));
+    match http >= http::Version::HTTP_2 {
+        true => _ = reading.await,
+        // As many as there are connections, at most.
+        false => _ = tokio::spawn(reading),
+    }
+    true
 }
 
 async fn read<B>(body: B, largest: usize) -> Result<Bytes, Refusal>

@@ -24,7 +24,8 @@ pub(super) enum Early {
 }
 
 impl Interface {
-    pub(super) fn at_once(&self, head: &Parts, peer: Peer) -> Early {
+    /// `bare` if the request has no body.
+    pub(super) fn at_once(&self, head: &Parts, bare: bool, peer: Peer) -> Early {
         let Ok(at) = self.moment() else { return Early::Unknown };
         let key = match self.identify_at_once(head, at) {
             Some(Identified::Somebody(key)) => key,
@@ -38,8 +39,9 @@ impl Interface {
             surface: Surface::of(head.uri.path()),
             ..Known::default()
         };
-        // One with an access list is held against it on the long way; a HEAD is answered there.
-        if !key.access_list.is_empty() || head.method != http::Method::GET {
+        // One with an access list is held against it on the long way; a HEAD is answered there, and a body
+        // that nobody wants is read.
+        if !bare || !key.access_list.is_empty() || head.method != http::Method::GET {
             return Early::Identified(at, Identified::Somebody(key));
         }
         known.credential = Some(key);

@@ -130,9 +130,43 @@ async fn the_challenge_comes_before_the_body_is_read() {
     // The body that is announced is never sent.
     let (status, challenge, _) = exchange(&mut stream, "POST", &collection(), "Content-Length: 1000000\r\n").await;
     assert_eq!(status, "HTTP/1.1 401 Unauthorized");
+    assert_eq!(rest_of(stream).await, "", "what is so large is not waited for");
 
     let login = answer(&challenge.unwrap(), OWNER, &private(OWNER), &Method::POST, &collection());
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let more = format!("Authorization: {login}\r\nContent-Length: 0\r\n");
     assert_eq!(exchange(&mut stream, "POST", &collection(), &more).await.0, "HTTP/1.1 201 Created");
+}
+
+async fn rest_of(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    let read = tokio::time::timeout(std::time::Duration::from_secs(10), stream.read_to_string(&mut text)).await;
+    read.expect("the connection stays open").unwrap();
+    text
+}
+
+/// As every client does that is challenged first, and sends the header and the body one after the other.
+#[tokio::test]
+async fn a_body_that_comes_after_the_challenge_does_not_cost_the_connection() {
+    let lab = Lab::new().await;
+    let server = lab.serve(Options::default()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let length = "Content-Type: application/json\r\nContent-Length: 2\r\n";
+    let (status, challenge, _) = exchange(&mut stream, "POST", &collection(), length).await;
+    assert_eq!(status, "HTTP/1.1 401 Unauthorized");
+    // Long after the reply.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    stream.write_all(b"{}").await.unwrap();
+    let login = answer(&challenge.unwrap(), OWNER, &private(OWNER), &Method::POST, &collection());
+    let more = format!("Authorization: {login}\r\nContent-Length: 0\r\n");
+    assert_eq!(exchange(&mut stream, "POST", &collection(), &more).await.0, "HTTP/1.1 201 Created");
+
+    // Nor does one that no operation wants.
+    let (_, challenge, _) = exchange(&mut stream, "GET", &item(), "").await;
+    let login = answer(&challenge.unwrap(), READER, &private(READER), &Method::GET, &item());
+    let more = format!("Authorization: {login}\r\nContent-Length: 2\r\n");
+    assert_eq!(exchange(&mut stream, "GET", &item(), &more).await.0, "HTTP/1.1 200 OK");
+    stream.write_all(b"{}").await.unwrap();
+    assert_eq!(exchange(&mut stream, "GET", &item(), "").await.0, "HTTP/1.1 401 Unauthorized");
 }

@@ -17,6 +17,10 @@ use tokio::time::sleep;
 
 use crate::support::{Lab, OWNER, READER, Running, collection, item, limits, private};
 
+fn schedule() -> String {
+    collection().replace("backupCheckpoints", "snapshotSchedule")
+}
+
 /// Answers once it is let go, with who asked.
 struct Slow {
     began: Notify,
@@ -191,6 +195,19 @@ async fn over_tls_links_begin_with_https_and_hsts_is_given() {
     assert!(output.status.success() && head.starts_with("HTTP/2 401"), "{head}{errors}");
     assert!(head.contains("content-length: ") && !head.contains("content-length: 0"), "{head}");
 
+    // Digest, with a body: the challenge must not end the stream before the body has come.
+    let url = format!("https://localhost:{}{}", server.address.port(), schedule());
+    for _ in 0..6 {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--max-time", "20", "--http2", "--digest", "--cacert"]);
+        command.arg(&certificate).args(["--user", &format!("{OWNER}:{}", private(OWNER)), "-X", "PATCH"]);
+        command.args(["--header", "Content-Type: application/json", "--data", r#"{"snapshotIntervalHours":12}"#]);
+        command.args(["--resolve", &format!("localhost:{}:127.0.0.1", server.address.port()), &url]);
+        let output = command.output().await.unwrap();
+        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(text.contains("\"snapshotIntervalHours\":12"), "{text}{errors}");
+    }
+
     let wrong = |certificate, key| from_files(certificate, key).unwrap_err();
     assert!(matches!(wrong(&key, &key), TlsError::Empty { what: "certificate", .. }));
     assert!(matches!(wrong(&certificate, &certificate), TlsError::Empty { what: "key", .. }));
@@ -293,4 +310,5 @@ async fn a_body_that_is_too_large_is_refused() {
     let large = format!("{head}Content-Length: 70000\r\n\r\n{}", "x".repeat(70_000));
     let reply = rest(open(&server, &large).await).await;
     assert!(reply.starts_with("HTTP/1.1 413") && reply.contains("PAYLOAD_TOO_LARGE"), "{reply}");
+    assert!(reply.contains("\r\nconnection: close\r\n"), "{reply}");
 }

@@ -14,7 +14,7 @@ pub fn insert(transaction: &Transaction, entry: &AuditEntry) -> Result<()> {
 }
 
 pub fn page(connection: &Connection, page: Page) -> Result<Vec<AuditEntry>> {
-    let sql = "SELECT record FROM audit ORDER BY n DESC LIMIT ?1 OFFSET ?2";
+    let sql = "SELECT record FROM audit ORDER BY at_ms DESC, n DESC LIMIT ?1 OFFSET ?2";
     let limit = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     all(connection, sql, params![limit(page.take), limit(page.skip)], |row| {
         let text: String = row.get("record").map_err(store)?;

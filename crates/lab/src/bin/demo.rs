@@ -191,6 +191,9 @@ async fn show(args: &Args, stage: &mut Stage) -> Result<()> {
     if args.once {
         return Ok(());
     }
+    say("to use the command line on it, in another terminal:");
+    eprintln!("\n    export STILLPOINT_CONFIG={}\n    {} status\n", config.display(), args.binary.display());
+    eprintln!("    reference of the API: {origin}/api/docs\n");
     say("it takes a checkpoint a minute after the last; Ctrl-C ends the demo");
     follow(&cli, &of_cluster, id, server).await
 }

@@ -7,7 +7,7 @@ use stillpoint_core::OrganizationId;
 use super::check_name;
 use crate::cli::OrganizationCommand;
 use crate::config::Config;
-use crate::context::{audited, chance, now, open_catalog};
+use crate::context::{audited, chance, now, open_catalog, open_or_make_catalog};
 use crate::error::CliError;
 use crate::output::{Output, table};
 
@@ -15,7 +15,7 @@ pub async fn run(config: &Config, output: &Output, command: OrganizationCommand)
     match command {
         OrganizationCommand::Create { name } => {
             check_name("organisation", &name)?;
-            let catalog = open_catalog(config)?;
+            let catalog = open_or_make_catalog(config)?;
             let organization = Organization { id: OrganizationId::new(now(), chance()), name, created: now() };
             catalog.create_organization(&organization).await?;
             audited(&*catalog, format!("organization create {}", organization.id)).await;

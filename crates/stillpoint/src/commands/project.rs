@@ -7,7 +7,7 @@ use stillpoint_core::ProjectId;
 use super::check_name;
 use crate::cli::ProjectCommand;
 use crate::config::Config;
-use crate::context::{audited, chance, now, open_catalog};
+use crate::context::{audited, chance, now, open_catalog, open_or_make_catalog};
 use crate::error::CliError;
 use crate::output::{Output, table};
 
@@ -15,7 +15,7 @@ pub async fn run(config: &Config, output: &Output, command: ProjectCommand) -> R
     match command {
         ProjectCommand::Create { name, organization } => {
             check_name("project", &name)?;
-            let catalog = open_catalog(config)?;
+            let catalog = open_or_make_catalog(config)?;
             let owner = catalog.organizations().await?.into_iter().find(|owner| owner.name == organization);
             let Some(owner) = owner else {
                 let list = "organization list".into();

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Log, LogFormat};
-use crate::context::{chance, now, open_catalog};
+use crate::context::{chance, now, open_or_make_catalog};
 use crate::error::CliError;
 
 /// How long the last entries of the audit trail may take.
@@ -32,7 +32,7 @@ pub async fn run(config: Config) -> Result<(), CliError> {
     // The port first: when it is taken, nothing has been begun.
     let listener = listen(config.server.listen).await?;
     let address = listener.local_addr().map_err(|e| CliError::Failed(e.to_string()))?;
-    let catalog = open_catalog(&config)?;
+    let catalog = open_or_make_catalog(&config)?;
 
     let mut setup = Setup::new(catalog.clone(), Arc::new(now), instance());
     setup.limits = config.limits();

@@ -146,7 +146,7 @@ fn a_catalog_that_cannot_be_used_is_refused() {
 
 #[test]
 fn proxies_limits_and_retention_are_checked() {
-    let operator = Operator::new();
+    let operator = Operator::with_project();
     for (text, says) in [
         ("[server]\ntrusted_proxies = [\"10.0.0.0/33\"]\n", "192.0.2.0/24"),
         ("[server]\nconnections = 0\n", "server.connections must be from 1 to 100000"),

@@ -35,5 +35,7 @@ async fn every_part_is_looked_at() {
     assert_eq!(operator.names(), ["stillpoint.toml", "uri"], "no catalog is needed, so none is made");
 
     operator.run(&["doctor"]).fails(2, "name a cluster with --project and --cluster");
+    operator.run(&["doctor", "-p", "p", "-c", "c"]).fails(1, "there is no catalog");
+    operator.run(&["project", "create", "other"]).ok();
     operator.run(&["doctor", "-p", "p", "-c", "c"]).fails(1, "there is no project \"p\"");
 }

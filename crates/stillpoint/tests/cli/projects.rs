@@ -23,9 +23,13 @@ fn a_project_is_made_and_listed() {
 }
 
 #[test]
-fn the_list_is_empty_at_first() {
+fn a_command_that_only_reads_makes_no_catalog() {
     let operator = Operator::new();
-    assert_eq!(operator.json(&["project", "list"]), json!([]));
+    for words in [vec!["project", "list"], vec!["status"], vec!["audit"], vec!["key", "list", "-p", "p"]] {
+        operator.run(&words).fails(1, "there is no catalog at ").fails(1, "name the configuration with --config");
+    }
+    assert_eq!(operator.names(), ["stillpoint.toml"], "nothing was made");
+    operator.run(&["organization", "create", "acme"]).ok();
     assert_eq!(operator.run(&["project", "list"]).lines(), ["ID  NAME"]);
 }
 
@@ -50,14 +54,14 @@ fn names_that_do_not_fit_into_a_path_are_refused() {
 
 #[test]
 fn an_organisation_is_there_and_others_are_made() {
-    let operator = Operator::new();
+    let operator = Operator::with_project();
     assert_eq!(operator.json(&["organization", "list"])[0]["name"], "default");
     let made = operator.json(&["organization", "create", "acme"]);
     operator.run(&["organization", "create", "acme"]).fails(1, "an organisation named \"acme\" exists already");
     operator.run(&["organization", "create", "a/b"]).fails(2, "cannot be an organisation's name");
     assert_eq!(operator.json(&["organization", "list"])[0], made, "by name");
     operator
-        .run(&["project", "create", "p", "--organization", "nowhere"])
+        .run(&["project", "create", "q", "--organization", "nowhere"])
         .fails(1, "there is no organisation \"nowhere\"; `stillpoint organization list` lists them");
-    operator.run(&["project", "create", "p", "--organization", "acme"]).ok();
+    operator.run(&["project", "create", "theirs", "--organization", "acme"]).ok();
 }
