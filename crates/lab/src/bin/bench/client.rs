@@ -70,9 +70,9 @@ pub struct Request {
 }
 
 impl Request {
-    pub fn new(login: &Login, target: &str) -> Request {
+    pub fn new(login: &Login, method: &str, target: &str) -> Request {
         let mut text = format!(
-            "GET {target} HTTP/1.1\r\nhost: x\r\nauthorization: Digest username=\"{}\", realm=\"{REALM}\", \
+            "{method} {target} HTTP/1.1\r\nhost: x\r\nauthorization: Digest username=\"{}\", realm=\"{REALM}\", \
              nonce=\"{}\", uri=\"{target}\", qop=auth, nc=",
             login.user, login.nonce
         );
@@ -80,7 +80,7 @@ impl Request {
         text.push_str("00000000, cnonce=\"abc\", response=\"");
         let response_at = text.len();
         text.push_str("00000000000000000000000000000000\"\r\n\r\n");
-        let end = format!(":abc:auth:{}", text_of(Md5::digest(format!("GET:{target}")).into()));
+        let end = format!(":abc:auth:{}", text_of(Md5::digest(format!("{method}:{target}")).into()));
         Request { bytes: text.into_bytes(), count_at, response_at, end }
     }
 
@@ -111,7 +111,7 @@ impl Client {
     pub fn connect(port: u16, user: &User, targets: &[String]) -> Result<Client> {
         let mut stream = connect(port, PATIENCE)?;
         let login = Login::ask(&mut stream, user, targets.first().context("nothing to ask for")?)?;
-        let requests = targets.iter().map(|target| Request::new(&login, target)).collect();
+        let requests = targets.iter().map(|target| Request::new(&login, "GET", target)).collect();
         Ok(Client { stream, login, requests, next: 0, buffer: vec![0; 64 * 1024] })
     }
 
@@ -121,11 +121,17 @@ impl Client {
         Ok(self.stream.write_all(self.requests[place].sign(&mut self.login))?)
     }
 
+    /// Something else than its targets, once; the body of the reply.
+    pub fn ask(&mut self, method: &str, target: &str) -> Result<&[u8]> {
+        self.stream.write_all(Request::new(&self.login, method, target).sign(&mut self.login))?;
+        self.receive()
+    }
+
     /// The body of the reply to what was sent last.
     pub fn receive(&mut self) -> Result<&[u8]> {
         let body = receive(&mut self.stream, &mut self.buffer)?;
         ensure!(
-            self.buffer.starts_with(b"HTTP/1.1 200"),
+            self.buffer.starts_with(b"HTTP/1.1 20"),
             "refused: {}",
             String::from_utf8_lossy(&self.buffer[..body.end])
         );

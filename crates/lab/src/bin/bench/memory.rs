@@ -7,13 +7,16 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::client::{Login, Request, connect, receive, unanswered};
-use crate::report::Report;
+use crate::report::{Limit, Report};
 use crate::served::Served;
 use crate::usage::{Memory, raise_open_files};
 
 const CONNECTIONS: usize = 10_000;
 /// After which a connection that was not answered counts as one that the server did not take.
 const PATIENCE: Duration = Duration::from_secs(2);
+const IDLE_MIB: Limit = Limit::AtMost(32.0);
+const CONNECTION_KIB: Limit = Limit::AtMost(32.0);
+const CHALLENGES_MIB: Limit = Limit::AtMost(4.0);
 const CHALLENGES: usize = 1_000_000;
 const FLOODS: usize = 4;
 /// Requests that are sent before the first of their replies is read.
@@ -25,13 +28,13 @@ pub async fn measure(report: &mut Report, binary: &std::path::Path) -> Result<()
     let served = Served::start(binary).await?;
     let pid = served.listening.pid;
     let idle = Memory::of(pid)?;
-    report.figures("memory, idle", idle);
+    report.ratio("memory, idle, MiB", mib(idle.now), IDLE_MIB, idle);
 
     let open = open_connections(&served)?;
     let many = Memory::of(pid)?;
     let each = many.now.saturating_sub(idle.now) as f64 / open.len() as f64;
-    let taken = format!("{many}, {each:.1} KiB a connection; open files {was}, raised to {is}");
-    report.figures(&format!("memory, {} of {CONNECTIONS} connections taken", open.len()), taken);
+    let taken = format!("{many} with {} of {CONNECTIONS}; open files {was}, raised to {is}", open.len());
+    report.ratio("memory of an open connection, KiB", each, CONNECTION_KIB, taken);
     drop(open);
     served.stop().await?;
 
@@ -40,9 +43,14 @@ pub async fn measure(report: &mut Report, binary: &std::path::Path) -> Result<()
     let idle = Memory::of(pid)?;
     flood(&served)?;
     let after = Memory::of(pid)?;
-    let grown = format!("{after}; idle before {idle}");
-    report.figures(&format!("memory, after {CHALLENGES} unanswered challenges"), grown);
+    let grown = mib(after.now.saturating_sub(idle.now));
+    let figures = format!("{after} after {CHALLENGES}; before {idle}");
+    report.ratio("memory of unanswered challenges, MiB", grown, CHALLENGES_MIB, figures);
     served.stop().await
+}
+
+fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
 }
 
 /// Opens connections, each with one request that was answered, until they are enough or the server takes
@@ -50,7 +58,7 @@ pub async fn measure(report: &mut Report, binary: &std::path::Path) -> Result<()
 fn open_connections(served: &Served) -> Result<Vec<TcpStream>> {
     let (port, target) = (served.listening.port, &served.seeds.one);
     let login = &mut Login::ask(&mut connect(port, PATIENCE)?, &served.seeds.user, target)?;
-    let mut request = Request::new(login, target);
+    let mut request = Request::new(login, "GET", target);
     let mut buffer = vec![0; 4096];
     let mut open = Vec::new();
     while open.len() < CONNECTIONS {

@@ -31,10 +31,6 @@ impl Report {
         println!("{name:<44} {ratio:>6.3}  {limit:<7} {verdict:<5}  {figures}");
     }
 
-    pub fn figures(&self, name: &str, figures: impl Display) {
-        println!("{name:<44} {:>6}  {:<7} {:<5}  {figures}", "-", "-", "-");
-    }
-
     pub fn status(&self) -> ExitCode {
         ExitCode::from(u8::from(self.missed))
     }
