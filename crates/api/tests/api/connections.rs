@@ -312,3 +312,40 @@ async fn a_body_that_is_too_large_is_refused() {
     assert!(reply.starts_with("HTTP/1.1 413") && reply.contains("PAYLOAD_TOO_LARGE"), "{reply}");
     assert!(reply.contains("\r\nconnection: close\r\n"), "{reply}");
 }
+
+#[tokio::test]
+async fn a_tls_handshake_that_does_not_come_in_time_ends_the_connection() {
+    let lab = Lab::new().await;
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (lab.folder.path().join("cert.pem"), lab.folder.path().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let limits = Limits { header: Duration::from_millis(200), ..limits() };
+    let server = lab.serve(Options { tls: Some(follow(certificate, key).unwrap()), limits }).await;
+    for text in ["", "\u{16}\u{3}\u{1}", "GET / HTTP/1.1\r\n\r\n"] {
+        let begun = Instant::now();
+        rest(open(&server, text).await).await;
+        assert!(begun.elapsed() < Duration::from_secs(5), "{text:?}");
+    }
+}
+
+/// Gives more than fits between a server and a client that does not read.
+struct Large;
+
+impl Service for Large {
+    async fn answer(self: &Arc<Self>, _: Request<Incoming>, _: Peer) -> Response<Full<Bytes>> {
+        Response::new(Full::from(vec![b'x'; 64 << 20]))
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_given_up() {
+    let (header, idle) = (Duration::from_millis(200), Duration::from_millis(200));
+    let limits = Limits { header, idle, ..limits() };
+    let server = Running::start(Arc::new(Large), Options { limits, tls: None }).await;
+    let stream = open(&server, "GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    sleep(Duration::from_millis(1_500)).await;
+    // What had been sent by then, and no more.
+    let read = tokio::time::timeout(Duration::from_secs(10), rest(stream)).await.expect("it is given up");
+    assert!(read.len() < 64 << 20, "{}", read.len());
+}

@@ -86,3 +86,56 @@ async fn the_reference_page_has_every_operation_and_asks_for_nothing_from_elsewh
         assert!(reply.body.contains(&format!("id=\"{target}\"")), "{target}");
     }
 }
+
+#[test]
+fn what_there_is_at_a_glance() {
+    let document = stillpoint_api::describe::openapi("/");
+    let mut lines = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let statuses: Vec<_> = operation["responses"].as_object().unwrap().keys().map(String::as_str).collect();
+            let (method, id) = (method.to_uppercase(), operation["operationId"].as_str().unwrap());
+            lines.push(format!("{method} {path} {id} {}", statuses.join(",")));
+        }
+    }
+    lines.push(format!("{}", document["components"]["schemas"]["CheckpointPart"]));
+    insta::assert_snapshot!(lines.join("\n"), @r##"
+    GET /api/atlas/v1.0/groups listGroupsV1 200,400,401,403,429,500,503
+    GET /api/atlas/v1.0/groups/{groupId} getGroupV1 200,400,401,403,404,429,500,503
+    GET /api/atlas/v1.0/groups/{groupId}/clusters listClustersV1 200,400,401,403,404,429,500,503
+    GET /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName} getClusterV1 200,400,401,403,404,429,500,503
+    GET /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/backupCheckpoints listGroupClusterBackupCheckpointsV1 200,400,401,403,404,429,500,503
+    POST /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/backupCheckpoints createGroupClusterBackupCheckpointV1 201,400,401,403,404,409,413,415,429,500,503
+    GET /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/backupCheckpoints/{checkpointId} getGroupClusterBackupCheckpointV1 200,400,401,403,404,429,500,503
+    DELETE /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/backupCheckpoints/{checkpointId} deleteGroupClusterBackupCheckpointV1 204,400,401,403,404,409,429,500,503
+    GET /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshotSchedule getGroupClusterSnapshotScheduleV1 200,400,401,403,404,429,500,503
+    PATCH /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshotSchedule updateGroupClusterSnapshotScheduleV1 200,400,401,403,404,413,415,429,500,503
+    GET /api/atlas/v2/groups listGroups 200,400,401,403,406,410,429,500,503
+    GET /api/atlas/v2/groups/{groupId} getGroup 200,400,401,403,404,406,410,429,500,503
+    GET /api/atlas/v2/groups/{groupId}/clusters listClusters 200,400,401,403,404,406,410,429,500,503
+    GET /api/atlas/v2/groups/{groupId}/clusters/{clusterName} getCluster 200,400,401,403,404,406,410,429,500,503
+    GET /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/backupCheckpoints listGroupClusterBackupCheckpoints 200,400,401,403,404,406,410,429,500,503
+    POST /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/backupCheckpoints createGroupClusterBackupCheckpoint 201,400,401,403,404,406,409,410,413,415,429,500,503
+    GET /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/backupCheckpoints/{checkpointId} getGroupClusterBackupCheckpoint 200,400,401,403,404,406,410,429,500,503
+    DELETE /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/backupCheckpoints/{checkpointId} deleteGroupClusterBackupCheckpoint 204,400,401,403,404,406,409,410,429,500,503
+    GET /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/snapshotSchedule getGroupClusterSnapshotSchedule 200,400,401,403,404,406,410,429,500,503
+    PATCH /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/snapshotSchedule updateGroupClusterSnapshotSchedule 200,400,401,403,404,406,410,413,415,429,500,503
+    GET /api/docs getReference 200,400,500,503
+    POST /api/oauth/revoke revokeToken 200,400,403,413,429,500,503,401
+    POST /api/oauth/token createToken 200,400,403,413,429,500,503,401
+    GET /api/openapi.json getOpenapi 200,400,500,503
+    GET /api/public/v1.0/groups listGroupsOpsManager 200,400,401,403,429,500,503
+    GET /api/public/v1.0/groups/{groupId} getGroupOpsManager 200,400,401,403,404,429,500,503
+    GET /api/public/v1.0/groups/{groupId}/backupConfigs/{clusterId}/snapshotSchedule getGroupClusterSnapshotScheduleOfBackupConfigOpsManager 200,400,401,403,404,429,500,503
+    PATCH /api/public/v1.0/groups/{groupId}/backupConfigs/{clusterId}/snapshotSchedule updateGroupClusterSnapshotScheduleOfBackupConfigOpsManager 200,400,401,403,404,413,415,429,500,503
+    GET /api/public/v1.0/groups/{groupId}/clusters listClustersOpsManager 200,400,401,403,404,429,500,503
+    GET /api/public/v1.0/groups/{groupId}/clusters/{clusterId} getClusterOpsManager 200,400,401,403,404,429,500,503
+    GET /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/checkpoints listGroupClusterBackupCheckpointsOpsManager 200,400,401,403,404,429,500,503
+    POST /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/checkpoints createGroupClusterBackupCheckpointOpsManager 201,400,401,403,404,409,413,415,429,500,503
+    GET /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/checkpoints/{checkpointId} getGroupClusterBackupCheckpointOpsManager 200,400,401,403,404,429,500,503
+    DELETE /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/checkpoints/{checkpointId} deleteGroupClusterBackupCheckpointOpsManager 204,400,401,403,404,409,429,500,503
+    GET /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/snapshotSchedule getGroupClusterSnapshotScheduleOpsManager 200,400,401,403,404,429,500,503
+    PATCH /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/snapshotSchedule updateGroupClusterSnapshotScheduleOpsManager 200,400,401,403,404,413,415,429,500,503
+    {"type":"object","properties":{"replicaSetName":{"type":"string"},"shardName":{"type":"string","description":"Of a shard only."},"tokenDiscovered":{"type":"boolean","description":"Whether the token was found in the oplog."},"tokenTimestamp":{"description":"The token's entry in the oplog; not there until it is discovered.","$ref":"#/components/schemas/BsonTimestamp"},"typeName":{"type":"string","description":"`REPLICA_SET`, a shard, or `CONFIG_SERVER_REPLICA_SET`."}},"required":["replicaSetName","tokenDiscovered","typeName"]}
+    "##);
+}
