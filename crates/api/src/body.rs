@@ -3,11 +3,11 @@
 use std::fmt;
 
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::error::{Code, Refusal};
+use crate::headers::media_type;
 use crate::version;
 
 /// The largest request body that is read.
@@ -76,11 +76,7 @@ pub fn parse(body: &[u8], known: &[&str]) -> Result<Vec<(String, Value)>, Refusa
 
 /// JSON, or what clients of v2 call it.
 fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let mut values = headers.get_all(CONTENT_TYPE).iter();
-    let media_type = match (values.next().map(|value| value.to_str()), values.next()) {
-        (Some(Ok(value)), None) => value.split(';').next().unwrap_or_default().trim(),
-        _ => "",
-    };
+    let media_type = media_type(headers);
     match media_type.eq_ignore_ascii_case("application/json") || version::date_of(media_type).is_some() {
         true => Ok(()),
         false => Err(Refusal::new(Code::UnsupportedMediaType, [])),

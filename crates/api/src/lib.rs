@@ -21,7 +21,7 @@
 //! - [`surface`], [`version`]: the flavours of the API, and the dates of v2
 //! - [`document`]: the documents
 //! - [`describe`]: the OpenAPI document and the reference page
-//! - [`query`], [`body`], [`base`]: parameters, request bodies, the beginning of every link
+//! - [`query`], [`headers`], [`body`], [`base`]: parameters, headers, request bodies, the beginning of every link
 //! - [`reads`]: records and replies remembered while the catalog is unchanged
 //! - [`respond`]: JSON, pretty or not, enveloped or not, compressed or not
 //! - [`error`]: the table of errors
@@ -34,6 +34,7 @@ pub mod digest;
 pub mod document;
 pub mod error;
 pub mod gate;
+pub mod headers;
 pub mod oauth;
 pub mod operations;
 pub mod query;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, PRAGMA, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, PRAGMA, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use percent_encoding::percent_decode_str;
 use ring::digest::{SHA256, digest};
@@ -16,7 +16,8 @@ use stillpoint_catalog::{AccessToken, CatalogError, Credential, CredentialKind};
 use subtle::ConstantTimeEq;
 
 use crate::error::Refusal;
-use crate::gate::{LONGEST_LOGIN, claimed, only};
+use crate::gate::{LONGEST_LOGIN, claimed};
+use crate::headers::{media_type, only};
 use crate::operations::Call;
 use crate::respond::{AuditNote, Reply};
 
@@ -69,7 +70,7 @@ pub async fn token(call: &Call) -> Result<Reply, Refusal> {
         Err(why) => return refused(call, "invalid_request", why),
     }
 
-    let token = new_token(call);
+    let token = URL_SAFE_NO_PAD.encode(call.interface.outside.random());
     let expires = call.now + jiff::SignedDuration::from_secs(LIFETIME_S.into());
     let kept = AccessToken { hash: hash(&token), account: account.id, expires };
     match call.catalog().create_token(&kept, &account.proof, call.now).await {
@@ -122,14 +123,7 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
 
 /// The one value of a field of the form.
 fn field(call: &Call, name: &str) -> Result<Option<String>, &'static str> {
-    let media_type = only(call.headers(), CONTENT_TYPE).unwrap_or_default();
-    if !media_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .eq_ignore_ascii_case("application/x-www-form-urlencoded")
-    {
+    if !media_type(call.headers()).eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Err("the body must be application/x-www-form-urlencoded");
     }
     let mut values = form_urlencoded::parse(&call.body).filter(|(key, _)| key == name).map(|(_, value)| value);
@@ -137,15 +131,6 @@ fn field(call: &Call, name: &str) -> Result<Option<String>, &'static str> {
         (_, Some(_)) => Err("a field is repeated"),
         (value, None) => Ok(value.map(|value| value.into_owned())),
     }
-}
-
-/// 256 bits of chance.
-fn new_token(call: &Call) -> String {
-    let mut bytes = [0; 32];
-    for piece in bytes.chunks_mut(8) {
-        piece.copy_from_slice(&call.chance().to_le_bytes());
-    }
-    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 fn refused(call: &Call, error: &'static str, why: &'static str) -> Result<Reply, Refusal> {

@@ -42,6 +42,15 @@ pub struct Settings {
     pub audit: audit::Keep,
 }
 
+impl ApiState {
+    /// 256 bits of chance.
+    pub fn random(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes.chunks_mut(8).for_each(|piece| piece.copy_from_slice(&(self.chance)().to_le_bytes()));
+        bytes
+    }
+}
+
 impl fmt::Debug for ApiState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiState")

@@ -176,7 +176,10 @@ fn responses(route: &Route, generator: &mut SchemaGenerator, error: &Schema, oau
 
     let success = match operation.document {
         Some(document) => {
-            let schema = enveloped(document(generator), operation.query);
+            let schema = match operation.query {
+                Query::Common => enveloped(&document(generator)),
+                Query::Nothing | Query::List => document(generator).into(),
+            };
             let media_types: Vec<_> = match versioned {
                 true => operation.versions.iter().map(Version::media_type).collect(),
                 false => vec!["application/json".to_owned()],
@@ -208,7 +211,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator, error: &Schema, oau
         let description = format!("{phrase}: `{}`.", names.join("`, `"));
         let schema = match operation.query {
             Query::Nothing => error.clone().into(),
-            Query::Common | Query::List => enveloped(error.clone(), Query::Common),
+            Query::Common | Query::List => enveloped(error),
         };
         responses.insert(
             status.to_string(),
@@ -236,10 +239,7 @@ fn refusals(operation: &Operation, versioned: bool) -> Vec<Code> {
         codes.push(Code::InvalidQueryParameter);
     }
     if operation.access != Access::Open {
-        codes.push(Code::IpAddressNotOnAccessList);
-    }
-    if operation.access != Access::Open {
-        codes.push(Code::RateLimited);
+        codes.extend([Code::IpAddressNotOnAccessList, Code::RateLimited]);
     }
     if operation.access.needs_credential() {
         codes.push(Code::UserUnauthorized);
@@ -250,21 +250,30 @@ fn refusals(operation: &Operation, versioned: bool) -> Vec<Code> {
     if versioned {
         codes.extend([Code::InvalidVersionDate, Code::VersionGone]);
     }
+    if operation.path.contains("{cluster}") {
+        codes.extend([Code::InvalidClusterId, Code::ClusterNotFound]);
+    }
+    if operation.path.contains("{checkpointId}") {
+        codes.extend([Code::InvalidCheckpointId, Code::CheckpointNotFound]);
+    }
+    if let Some(body) = &operation.body {
+        codes.push(Code::BodyTooLarge);
+        if body.media_type == "application/json" {
+            codes.extend([Code::InvalidAttribute, Code::InvalidJson, Code::MalformedJson, Code::UnsupportedMediaType]);
+        }
+    }
     codes.extend(operation.refusals);
     codes
 }
 
-/// With `envelope=true` a document comes wrapped; a list has its status in itself.
-fn enveloped(schema: Schema, query: Query) -> Value {
-    match query {
-        Query::Common => json!({"anyOf": [schema, {
-            "type": "object",
-            "description": "With `envelope=true`.",
-            "properties": {"content": schema, "status": {"type": "integer"}},
-            "required": ["content", "status"],
-        }]}),
-        Query::Nothing | Query::List => schema.into(),
-    }
+/// With `envelope=true` a document comes wrapped; but a list has its status in itself.
+fn enveloped(schema: &Schema) -> Value {
+    json!({"anyOf": [schema, {
+        "type": "object",
+        "description": "With `envelope=true`.",
+        "properties": {"content": schema, "status": {"type": "integer"}},
+        "required": ["content", "status"],
+    }]})
 }
 
 /// Where to go from what was made.

@@ -9,9 +9,10 @@ use secrecy::ExposeSecret;
 use stillpoint_catalog::{Credential, CredentialKind};
 use stillpoint_core::{ProjectId, Role};
 
-use super::{Interface, Known, Moment, address, only, target};
+use super::{Interface, Known, Moment, address, target};
 use crate::digest::{Answer, REALM, Verdict};
 use crate::error::{Code, Refusal};
+use crate::headers::only;
 use crate::oauth;
 use crate::operations::Call;
 

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::{ACCEPT, ALLOW, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCEPT, ALLOW, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body::Body;
@@ -41,6 +41,7 @@ use crate::body;
 use crate::describe::Described;
 use crate::digest::Verifier;
 use crate::error::{Code, Refusal};
+use crate::headers::only;
 use crate::oauth;
 use crate::operations::{Access, Call, Found, Operation, Query, Routes};
 use crate::query::Common;
@@ -53,7 +54,6 @@ use crate::surface::Surface;
 use crate::version;
 use admission::Identified;
 
-pub use address::check as check_access_list;
 pub use admission::{LONGEST_LOGIN, claimed};
 
 /// How long a request with a body may take until its body is there.
@@ -113,12 +113,8 @@ enum Ready {
 impl Interface {
     /// To be made where a runtime is: the audit trail has a task.
     pub fn new(outside: ApiState) -> Interface {
-        let mut secret = [0; 32];
-        for piece in secret.chunks_mut(8) {
-            piece.copy_from_slice(&(outside.chance)().to_le_bytes());
-        }
         Interface {
-            digest: Verifier::new(secret),
+            digest: Verifier::new(outside.random()),
             reads: Reads::default(),
             described: Described::default(),
             routes: Routes::new(),
@@ -184,10 +180,8 @@ impl Interface {
             ..Known::default()
         };
         // What waits for its client is its body; all else has limits of its own.
-        let ready = tokio::time::timeout(
-            REQUEST_TIMEOUT,
-            caught(self.prepare(&head, &mut body, peer, early, common, &mut known)),
-        );
+        let ready =
+            tokio::time::timeout(REQUEST_TIMEOUT, caught(self.prepare(&head, &mut body, early, common, &mut known)));
         let ready = ready.await.unwrap_or_else(|_| Err(Refusal::new(Code::Unavailable, [])));
         if let Some(body) = body.take() {
             known.close |= !drained(body, head.version).await;
@@ -207,7 +201,7 @@ impl Interface {
             ready => {
                 let done = match ready {
                     Ok(Ready::Reply(reply)) => Ok(reply),
-                    Ok(Ready::Call(operation, call)) => caught(self.read(operation, call)).await,
+                    Ok(Ready::Call(operation, call)) => caught(self.read(operation, &call, &known)).await,
                     Err(refusal) => Err(refusal),
                 };
                 self.record(&head, &known, &done).await;
@@ -225,7 +219,6 @@ impl Interface {
         self: &Arc<Self>,
         head: &Arc<Parts>,
         body: &mut Option<B>,
-        peer: Peer,
         early: Option<(Moment, Identified)>,
         common: Result<Common, Refusal>,
         known: &mut Known,
@@ -269,7 +262,7 @@ impl Interface {
         let media_type = self.media_type(head, operation, at, known)?;
 
         // Also to a token, a HEAD, or a key with an access list.
-        let asking = self.asking(head, peer, at, known);
+        let asking = self.asking(head, known);
         if let Some(asking) = asking
             && let Some(written) = self.reads.reply(at.version, asking)
         {
@@ -286,8 +279,7 @@ impl Interface {
             project: None,
             style: known.style,
             media_type,
-            base: base::of_request(settings.public_url.as_ref(), peer.tls, &head.uri, &head.headers)?,
-            peer,
+            base: base::of_request(settings.public_url.as_ref(), known.tls, &head.uri, &head.headers)?,
             now: at.now,
             version: at.version,
             body: Bytes::new(),
@@ -318,20 +310,13 @@ impl Interface {
     }
 
     /// Answers a request that changes nothing, and remembers the reply if it may be asked for again.
-    async fn read(&self, operation: &'static Operation, call: Box<Call>) -> Result<Reply, Refusal> {
-        let reply = (operation.handler)(&call).await?;
+    async fn read(&self, operation: &Operation, call: &Call, known: &Known) -> Result<Reply, Refusal> {
+        let reply = (operation.handler)(call).await?;
         // What is in other headers is not remembered.
-        if let (Some(written), true, 200) = (&reply.written, reply.headers.is_empty(), reply.status.as_u16()) {
-            let at = Moment { now: call.now, uptime: Duration::ZERO, version: call.version };
-            let known = Known {
-                style: call.style,
-                surface: call.surface,
-                credential: call.credential.clone(),
-                ..Known::default()
-            };
-            if let Some(asking) = self.asking(&call.head, call.peer, at, &known) {
-                self.reads.remember(call.version, asking, written);
-            }
+        if let (Some(written), true, 200) = (&reply.written, reply.headers.is_empty(), reply.status.as_u16())
+            && let Some(asking) = self.asking(&call.head, known)
+        {
+            self.reads.remember(call.version, asking, written);
         }
         Ok(reply)
     }
@@ -364,7 +349,7 @@ impl Interface {
 
     /// What a reply to a request that only reads depends on, besides the catalog; nothing if that is not
     /// plain.
-    fn asking<'a>(&self, head: &'a Parts, peer: Peer, at: Moment, known: &Known) -> Option<Asking<'a>> {
+    fn asking<'a>(&self, head: &'a Parts, known: &Known) -> Option<Asking<'a>> {
         if !matches!(head.method, Method::GET | Method::HEAD) {
             return None;
         }
@@ -374,11 +359,11 @@ impl Interface {
             by: known.credential.as_ref()?.id,
             target: target(head),
             host: if fixed { "" } else { base::host(&head.uri, &head.headers).unwrap_or_default() },
-            tls: peer.tls,
+            tls: known.tls,
             gzip: known.style.gzip,
             accept: if versioned { only(&head.headers, ACCEPT)? } else { "" },
             // On which a version may have its sunset.
-            day: if versioned { at.now.as_second().div_euclid(86_400) } else { 0 },
+            day: if versioned { known.at?.now.as_second().div_euclid(86_400) } else { 0 },
         })
     }
 }
@@ -408,15 +393,6 @@ fn is_api(path: &str) -> bool {
 /// The raw path and query.
 fn target(head: &Parts) -> &str {
     head.uri.path_and_query().map_or("", |target| target.as_str())
-}
-
-/// The one value of a header.
-pub fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) => value.to_str().ok(),
-        _ => None,
-    }
 }
 
 /// Reads a body that nobody wants, so that the connection can be used again; whether it is read. A large one

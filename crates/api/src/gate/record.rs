@@ -15,30 +15,23 @@ const UNPRINTABLE: &AsciiSet = &CONTROLS.add(b' ');
 
 impl Interface {
     pub(super) async fn record(&self, head: &Parts, known: &Known, done: &Result<Reply, Refusal>) {
-        match done {
+        let entry = match done {
             Ok(Reply { status, audit: Some(note), .. }) => {
-                let Some(entry) = entry(head, known, status.as_u16(), note.error) else { return };
-                let refused = note.refused;
-                let actor = entry.actor.or_else(|| note.actor.clone());
-                let entry = AuditEntry { actor, refused, ..entry };
-                match refused {
-                    true => self.audit.refusal(entry),
-                    false => self.audit.write(entry).await,
-                }
+                entry(head, known, status.as_u16(), note.error).map(|entry| AuditEntry {
+                    actor: entry.actor.clone().or_else(|| note.actor.clone()),
+                    refused: note.refused,
+                    ..entry
+                })
             }
-            Ok(reply) if known.write => {
-                if let Some(entry) = entry(head, known, reply.status.as_u16(), None) {
-                    self.audit.write(entry).await;
-                }
-            }
-            Ok(_) => {}
-            Err(refusal) if known.write => {
-                let (status, name, _) = refusal.code().row();
-                if let Some(entry) = entry(head, known, status.as_u16(), Some(name)) {
-                    self.audit.write(entry).await;
-                }
-            }
-            Err(refusal) => self.record_refusal(head, known, refusal),
+            Ok(reply) if known.write => entry(head, known, reply.status.as_u16(), None),
+            Ok(_) => None,
+            Err(refusal) if known.write => entry_of(head, known, refusal),
+            Err(refusal) => return self.record_refusal(head, known, refusal),
+        };
+        match entry {
+            Some(entry) if entry.refused => self.audit.refusal(entry),
+            Some(entry) => self.audit.write(entry).await,
+            None => {}
         }
     }
 
@@ -48,11 +41,15 @@ impl Interface {
             Code::NotInGroup | Code::AccessForbidden | Code::IpAddressNotOnAccessList | Code::RateLimited => true,
             _ => false,
         };
-        let (status, name, _) = refusal.code().row();
-        if let (true, Some(entry)) = (counts, entry(head, known, status.as_u16(), Some(name))) {
+        if let (true, Some(entry)) = (counts, entry_of(head, known, refusal)) {
             self.audit.refusal(AuditEntry { refused: true, ..entry });
         }
     }
+}
+
+fn entry_of(head: &Parts, known: &Known, refusal: &Refusal) -> Option<AuditEntry> {
+    let (status, name, _) = refusal.code().row();
+    entry(head, known, status.as_u16(), Some(name))
 }
 
 fn entry(head: &Parts, known: &Known, status: u16, error: Option<&str>) -> Option<AuditEntry> {

@@ -44,24 +44,17 @@ impl Interface {
         if !bare || !key.access_list.is_empty() || head.method != http::Method::GET {
             return Early::Identified(at, Identified::Somebody(key));
         }
-        known.credential = Some(key);
-        let found = self.asking(head, peer, at, &known).and_then(|asking| self.reads.reply(at.version, asking));
-        match (found, known.credential.take()) {
-            (Some(written), Some(key)) => {
-                let refused = self.take(&key, at, &mut known).err();
-                known.credential = Some(key);
-                match refused {
-                    None => Early::Answered(reply::of(&written, &known)),
-                    Some(refusal) => {
-                        known.from = self.client_address(head, peer);
-                        known.style.common = Common::parse(head.uri.query().unwrap_or_default()).unwrap_or_default();
-                        self.record_refusal(head, &known, &refusal);
-                        Early::Answered(reply::refusal(&refusal, &known))
-                    }
-                }
+        known.credential = Some(key.clone());
+        let found = self.asking(head, &known).and_then(|asking| self.reads.reply(at.version, asking));
+        let Some(written) = found else { return Early::Identified(at, Identified::Somebody(key)) };
+        match self.take(&key, at, &mut known) {
+            Ok(()) => Early::Answered(reply::of(&written, &known)),
+            Err(refusal) => {
+                known.from = self.client_address(head, peer);
+                known.style.common = Common::parse(head.uri.query().unwrap_or_default()).unwrap_or_default();
+                self.record_refusal(head, &known, &refusal);
+                Early::Answered(reply::refusal(&refusal, &known))
             }
-            (None, Some(key)) => Early::Identified(at, Identified::Somebody(key)),
-            (_, None) => Early::Unknown,
         }
     }
 }

@@ -16,7 +16,6 @@ use crate::error::{Code, Refusal};
 use crate::gate::Interface;
 use crate::query::Paging;
 use crate::respond::{Reply, Style, Written};
-use crate::server::Peer;
 use crate::surface::{ClusterBy, Surface};
 
 /// The longest cluster name that is looked up.
@@ -37,7 +36,6 @@ pub struct Call {
     pub media_type: HeaderValue,
     /// The beginning of every link in the reply.
     pub base: String,
-    pub peer: Peer,
     pub now: Timestamp,
     /// The catalog's, when the request came in.
     pub version: Option<u64>,

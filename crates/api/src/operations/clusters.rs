@@ -5,7 +5,7 @@ use stillpoint_core::Role;
 
 use super::{Access, Call, Operation, Query, VERSIONS};
 use crate::document::{ClusterDocument, ListDocument};
-use crate::error::{Code, Refusal};
+use crate::error::Refusal;
 use crate::respond::Reply;
 
 pub const OPERATIONS: &[Operation] = &[
@@ -37,7 +37,7 @@ pub const OPERATIONS: &[Operation] = &[
         body: None,
         status: StatusCode::OK,
         document: Some(|generator| generator.subschema_for::<ClusterDocument>()),
-        refusals: &[Code::ClusterNotFound, Code::InvalidClusterId],
+        refusals: &[],
         versions: VERSIONS,
         handler: |call| Box::pin(get(call)),
     },

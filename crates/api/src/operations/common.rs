@@ -5,7 +5,7 @@ use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Access, Call, Operation, Query, RequestBody};
-use crate::error::{Code, Refusal};
+use crate::error::Refusal;
 use crate::oauth;
 use crate::respond::Reply;
 
@@ -27,7 +27,7 @@ pub const OPERATIONS: &[Operation] = &[
         body: Some(RequestBody { media_type: FORM, required: true, largest: LONGEST_FORM, schema: grant_schema }),
         status: StatusCode::OK,
         document: Some(|generator| generator.subschema_for::<oauth::TokenDocument>()),
-        refusals: &[Code::BodyTooLarge],
+        refusals: &[],
         versions: &[],
         handler: |call| Box::pin(oauth::token(call)),
     },
@@ -43,7 +43,7 @@ pub const OPERATIONS: &[Operation] = &[
         body: Some(RequestBody { media_type: FORM, required: true, largest: LONGEST_FORM, schema: revocation_schema }),
         status: StatusCode::OK,
         document: None,
-        refusals: &[Code::BodyTooLarge],
+        refusals: &[],
         versions: &[],
         handler: |call| Box::pin(oauth::revoke(call)),
     },

@@ -43,7 +43,7 @@ pub struct Operation {
     pub status: StatusCode,
     /// What it answers with; nothing with 204.
     pub document: Option<fn(&mut SchemaGenerator) -> Schema>,
-    /// What it may answer instead, besides what any operation may.
+    /// What it may answer instead, besides what follows from its access, path, query and body.
     pub refusals: &'static [Code],
     /// Of v2, in order.
     pub versions: &'static [Version],

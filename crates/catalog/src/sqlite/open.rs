@@ -16,6 +16,7 @@ use crate::{CatalogError, Result};
 
 /// What is sealed into each catalog to know its key by.
 const SEALED: &str = "the catalog";
+
 impl SqliteCatalog {
     /// Opens a catalog with the key of a key file. Both are made if there is neither; a new key would
     /// be of no use to a catalog that exists.

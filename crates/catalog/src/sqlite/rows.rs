@@ -56,6 +56,12 @@ pub(super) fn all<T>(
     Ok(records)
 }
 
+/// What a query counts, as `n`.
+fn count(connection: &Connection, sql: &str, of: &str) -> Result<u64> {
+    let n = one(connection, sql, params![of], |row| row.get::<_, i64>("n").map_err(store))?;
+    Ok(n.unwrap_or(0) as u64)
+}
+
 pub(super) fn execute(transaction: &Transaction, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<usize> {
     transaction.prepare_cached(sql)?.execute(params)
 }
@@ -147,9 +153,7 @@ pub fn cluster_named(
 }
 
 pub fn count_clusters(connection: &Connection, project: ProjectId) -> Result<u64> {
-    let sql = "SELECT count(*) AS n FROM clusters WHERE project = ?1";
-    let count = one(connection, sql, params![project.to_string()], |row| row.get::<_, i64>("n").map_err(store))?;
-    Ok(count.unwrap_or(0) as u64)
+    count(connection, "SELECT count(*) AS n FROM clusters WHERE project = ?1", &project.to_string())
 }
 
 pub fn clusters(connection: &Connection, sealer: &Sealer, project: Option<ProjectId>) -> Result<Vec<Cluster>> {
@@ -244,8 +248,7 @@ pub fn checkpoints(connection: &Connection, cluster: ClusterId, page: Page) -> R
 
 pub fn count_checkpoints(connection: &Connection, cluster: ClusterId) -> Result<u64> {
     let sql = "SELECT count(*) AS n FROM checkpoints INDEXED BY checkpoints_in_order WHERE cluster = ?1";
-    let count = one(connection, sql, params![cluster.to_string()], |row| row.get::<_, i64>("n").map_err(store))?;
-    Ok(count.unwrap_or(0) as u64)
+    count(connection, sql, &cluster.to_string())
 }
 
 pub fn unfinished_checkpoint(connection: &Connection, cluster: ClusterId) -> Result<Option<Checkpoint>> {
