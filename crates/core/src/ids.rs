@@ -123,6 +123,14 @@ id!(
     /// An API key or a service account (not what a client logs in with).
     CredentialId
 );
+id!(
+    /// A catalog, so that a vault knows whose it is.
+    CatalogId
+);
+id!(
+    /// A vault.
+    VaultId
+);
 
 #[cfg(test)]
 mod tests {

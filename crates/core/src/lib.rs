@@ -5,8 +5,9 @@
 //!
 //! # Layout
 //! - [`ids`]: identifiers of 24 hex digits, one type for each kind of thing
-//! - [`time`]: cluster times, the `Timestamp` of an oplog entry
+//! - [`time`]: cluster times, the `Timestamp` of an oplog entry, and optimes
 //! - [`checkpoint`]: the record of a checkpoint and the state machine that takes one
+//! - [`stream`]: a part's oplog as it is kept: segments, gaps, open transactions
 //! - [`schedule`]: what is to be taken and kept, and when the next checkpoint is due
 //! - [`role`]: what a key or a service account may do
 
@@ -14,8 +15,9 @@ pub mod checkpoint;
 pub mod ids;
 pub mod role;
 pub mod schedule;
+pub mod stream;
 pub mod time;
 
-pub use ids::{CheckpointId, ClusterId, CredentialId, OrganizationId, ProjectId};
+pub use ids::{CatalogId, CheckpointId, ClusterId, CredentialId, OrganizationId, ProjectId, VaultId};
 pub use role::Role;
-pub use time::ClusterTime;
+pub use time::{ClusterTime, OpTime};

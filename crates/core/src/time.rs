@@ -31,6 +31,27 @@ impl fmt::Display for ClusterTime {
     }
 }
 
+/// The place of an entry in a replica set's oplog, MongoDB's optime: its `ts`, and `t`, the term of the
+/// primary that wrote it. The `ts` alone orders a majority-committed oplog; with the term it names one
+/// entry and no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OpTime {
+    pub time: ClusterTime,
+    pub term: i64,
+}
+
+impl OpTime {
+    pub const fn new(time: ClusterTime, term: i64) -> Self {
+        OpTime { time, term }
+    }
+}
+
+impl fmt::Display for OpTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (term {})", self.time, self.term)
+    }
+}
+
 /// Text that is not `SECONDS:INCREMENT`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a cluster time: write SECONDS:INCREMENT, as in 1795552483:21")]

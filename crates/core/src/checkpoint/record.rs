@@ -76,6 +76,19 @@ pub enum PartId {
     ConfigServers,
 }
 
+impl PartId {
+    /// A text that names it in a path and in the catalog: `config`, or `shard-` and the shard's name, with
+    /// all but letters, digits, `_`, `-` and `.` as %XX.
+    pub fn key(&self) -> String {
+        let PartId::Shard(name) = self else { return "config".into() };
+        let escaped = name.bytes().map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' | b'.' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        });
+        format!("shard-{}", escaped.collect::<String>())
+    }
+}
+
 impl fmt::Display for PartId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,0 +1,1 @@
+//! Oplog entries, transactions and segments.
