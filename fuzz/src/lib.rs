@@ -1,4 +1,4 @@
-//! What reads a client's bytes, and what must hold of it whatever the bytes are.
+//! What reads bytes of others, a client's or the vault's, and what must hold of it whatever the bytes are.
 //!
 //! Each module has one `check`, which panics if its properties do not hold; the target of the same
 //! name gives it to libFuzzer. `scripts/fuzz` builds and runs them; `cargo fuzz` does, too.
@@ -7,6 +7,7 @@ pub mod accept;
 pub mod digest_header;
 pub mod json_body;
 pub mod query;
+pub mod segment;
 
 #[cfg(not(feature = "libfuzzer"))]
 pub mod blind;

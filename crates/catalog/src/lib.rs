@@ -2,7 +2,8 @@
 //!
 //! One trait, [`Catalog`], that says nothing of how it is kept; [`sqlite`] is the embedded one. It
 //! decides what may be written together and who may write: names are unique, a cluster has at most
-//! one unfinished checkpoint, and a checkpoint is only written under a [`Lease`] that still holds.
+//! one unfinished checkpoint, the segments of a stream follow each other, and checkpoints and streams are
+//! only written under a [`Lease`] that still holds.
 //! It never talks to a cluster and knows nothing of HTTP.
 //!
 //! Secrets (a cluster's URI, a key's HA1, the hash of a service account's secret) are sealed before they reach the store and opened on the
@@ -23,18 +24,24 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use std::time::Duration;
-use stillpoint_core::checkpoint::Checkpoint;
+use stillpoint_core::checkpoint::{Checkpoint, PartId};
 use stillpoint_core::schedule::{Schedule, Setting};
-use stillpoint_core::{CheckpointId, ClusterId, CredentialId, ProjectId, Role};
+use stillpoint_core::stream::{CaptureReport, Gap, Segment, StoredToken, Stream};
+use stillpoint_core::{
+    CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime, ProjectId, Role, VaultId,
+};
 
 pub use records::{
     AccessToken, AuditEntry, Cluster, Credential, CredentialKind, Lease, LeaseState, Organization, Page, Project,
+    SegmentTotals,
 };
 
 /// The organisation that every catalog has from the beginning.
 pub const DEFAULT_ORGANIZATION: &str = "default";
 /// Access tokens of one service account at once; with more, the one that ends first is given up.
 pub const TOKENS_PER_ACCOUNT: usize = 1_000;
+/// Segments that [`Catalog::drop_segments`] forgets at once; when it was so many, there may be more.
+pub const DROPPED_AT_ONCE: u64 = 1_000;
 
 /// What went wrong in the catalog, by what the caller should do about it.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +64,15 @@ pub enum CatalogError {
     Fenced,
     #[error("checkpoint {0} has gone further than what was to be written")]
     Outdated(CheckpointId),
-    #[error("a checkpoint that cannot be was to be written, a defect: {0}")]
+    #[error("a record that cannot be was to be written, a defect: {0}")]
     BrokenRule(&'static str),
+    #[error("a segment that does not follow what is stored was to be added to it: {0}")]
+    NotContiguous(String),
+    #[error(
+        "vault.url leads to vault {found}, and the segments of this catalog are in vault {bound}: set vault.url back \
+         to where that one is; in another, none of them would be found"
+    )]
+    AnotherVault { bound: VaultId, found: VaultId },
     #[error("there is no {0} to be found; it may have been removed meanwhile")]
     Gone(&'static str),
     #[error(
@@ -94,9 +108,10 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// ends the leases of those that died; the right lasts as long as the process.
     async fn begin_serving(&self) -> Result<()>;
 
-    /// A number that changes whenever anything in the catalog does but leases and the audit trail, whoever
-    /// changes it: what was read after one value is still right while the value is the same. Another
-    /// process's change may be noticed up to a millisecond late. `None` where it cannot be known.
+    /// A number that changes whenever anything in the catalog does that replies are made of, whoever changes
+    /// it (not leases, the audit trail, segments, doomed blobs, reports on capture): what was read after one
+    /// value is still right while the value is the same. Another process's change may be noticed up to a
+    /// millisecond late. `None` where it cannot be known.
     fn version(&self) -> Result<Option<u64>>;
 
     async fn create_organization(&self, organization: &Organization) -> Result<()>;
@@ -137,8 +152,9 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn count_clusters(&self, project: ProjectId) -> Result<u64>;
     /// By name; of one project, or all.
     async fn clusters(&self, project: Option<ProjectId>) -> Result<Vec<Cluster>>;
-    /// Forgets a cluster and its checkpoints; refused while one of them is unfinished.
-    async fn remove_cluster(&self, id: ClusterId) -> Result<()>;
+    /// Forgets a cluster and all that is kept of it, and notes the blobs of its segments as doomed at `now`;
+    /// refused while one of its checkpoints is unfinished.
+    async fn remove_cluster(&self, id: ClusterId, now: Timestamp) -> Result<()>;
 
     /// The default until it is set.
     async fn schedule(&self, cluster: ClusterId) -> Result<Schedule>;
@@ -174,6 +190,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn delete_checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<()>;
     /// Forgets a queued checkpoint that no server has begun; whether it was still queued.
     async fn withdraw_checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<bool>;
+    /// The oldest checkpoints that ended before `before`, but never the newest completed one; oldest first.
+    async fn expired_checkpoints(&self, cluster: ClusterId, before: Timestamp, most: u64) -> Result<Vec<CheckpointId>>;
 
     async fn append_audit(&self, entries: &[AuditEntry]) -> Result<()>;
     /// Newest first.
@@ -181,4 +199,64 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// Forgets what is older than `before`, and the oldest beyond `most` of those that were refused and of
     /// the others; how many that were.
     async fn trim_audit(&self, before: Timestamp, most: u64) -> Result<u64>;
+
+    /// The catalog's own, made with it.
+    async fn id(&self) -> Result<CatalogId>;
+    /// Remembers the vault that the segments are in; `AnotherVault` once it is another.
+    async fn bind_vault(&self, vault: VaultId) -> Result<()>;
+    async fn vault(&self) -> Result<Option<VaultId>>;
+
+    /// By the parts' keys.
+    async fn streams(&self, cluster: ClusterId) -> Result<Vec<Stream>>;
+    async fn stream(&self, cluster: ClusterId, part: &PartId) -> Result<Option<Stream>>;
+    /// Begins a part's stream, for the first time or anew, and notes the gap before it. The segments that are
+    /// there stay, and the next one has no predecessor.
+    async fn begin_stream(&self, lease: &Lease, stream: &Stream, gap: Option<&Gap>) -> Result<()>;
+    /// Notes when the stream ended; a stream that ended before keeps that time.
+    async fn end_stream(&self, lease: &Lease, part: &PartId, at: Timestamp) -> Result<()>;
+
+    /// By the parts' keys, then [`Gap::after`].
+    async fn gaps(&self, cluster: ClusterId) -> Result<Vec<Gap>>;
+    /// Replaces the gap of the part that has the same two times.
+    async fn add_gap(&self, cluster: ClusterId, gap: &Gap) -> Result<()>;
+    /// Forgets a gap, if it is there.
+    async fn remove_gap(&self, cluster: ClusterId, part: &PartId, after: ClusterTime, until: ClusterTime)
+    -> Result<()>;
+
+    /// Replaces the part's report.
+    async fn report_capture(&self, cluster: ClusterId, part: &PartId, report: &CaptureReport) -> Result<()>;
+    /// By the parts' keys.
+    async fn capture_reports(&self, cluster: ClusterId) -> Result<Vec<(PartId, CaptureReport)>>;
+
+    /// Adds a segment and the tokens in it to its stream. `NotContiguous` unless it follows the last one since
+    /// the stream began, or is, in all, one that has been added since then.
+    async fn append_segment(&self, lease: &Lease, segment: &Segment) -> Result<()>;
+    /// The last since the stream began.
+    async fn last_segment(&self, cluster: ClusterId, part: &PartId) -> Result<Option<Segment>>;
+    /// At most `most` of those that reach into the time between `from` and `to`, both included, in order of
+    /// their last entries. The next page is asked for from the last entry of this one, and begins with
+    /// its segment again.
+    async fn segments(
+        &self,
+        cluster: ClusterId,
+        part: &PartId,
+        from: ClusterTime,
+        to: ClusterTime,
+        most: u64,
+    ) -> Result<Vec<Segment>>;
+    /// Counters: as quick with many segments as with few.
+    async fn segment_totals(&self, cluster: ClusterId, part: &PartId) -> Result<SegmentTotals>;
+    /// The tokens of a checkpoint in stored segments, by the parts' keys, then time.
+    async fn stored_tokens(&self, cluster: ClusterId, checkpoint: CheckpointId) -> Result<Vec<(PartId, StoredToken)>>;
+
+    /// Forgets the oldest segments of a part whose last entries are before `before`, at most
+    /// [`DROPPED_AT_ONCE`] and never the newest, and notes their blobs as doomed at `now`; how many.
+    async fn drop_segments(&self, lease: &Lease, part: &PartId, before: OpTime, now: Timestamp) -> Result<u64>;
+    /// The names of blobs that were doomed before `before`, at most `most`, the oldest first: to be deleted
+    /// from the vault.
+    async fn doomed(&self, before: Timestamp, most: u64) -> Result<Vec<String>>;
+    /// Once they have been deleted.
+    async fn forget_doomed(&self, names: &[String]) -> Result<()>;
+    /// Of these names of blobs, those that are neither a segment's nor doomed.
+    async fn unreferenced(&self, names: &[String]) -> Result<Vec<String>>;
 }

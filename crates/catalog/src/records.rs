@@ -127,6 +127,17 @@ pub struct LeaseState {
     pub until: Timestamp,
 }
 
+/// What the segments of a part add up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SegmentTotals {
+    pub segments: u64,
+    pub entries: u64,
+    /// Of the entries as the server wrote them.
+    pub bytes: u64,
+    /// Of the blobs.
+    pub stored: u64,
+}
+
 /// A part of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {

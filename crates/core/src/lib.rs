@@ -8,10 +8,12 @@
 //! - [`time`]: cluster times, the `Timestamp` of an oplog entry, and optimes
 //! - [`checkpoint`]: the record of a checkpoint and the state machine that takes one
 //! - [`stream`]: a part's oplog as it is kept: segments, gaps, open transactions
+//! - [`coverage`]: which times a stream can restore, and what of it may go
 //! - [`schedule`]: what is to be taken and kept, and when the next checkpoint is due
 //! - [`role`]: what a key or a service account may do
 
 pub mod checkpoint;
+pub mod coverage;
 pub mod ids;
 pub mod role;
 pub mod schedule;

@@ -71,12 +71,24 @@ pub struct Stream {
     /// The first entry to store is the first at or after this time: where the oldest transaction began
     /// that was prepared when the stream did.
     pub from: ClusterTime,
-    /// Of every transaction that is open at this time or later, the stream has all entries.
+    /// Of every transaction that is open at this time or later, the stream has all entries; one that ends
+    /// with the entry at this very time is not open.
     pub complete_from: ClusterTime,
+    /// The [`complete_from`](Self::complete_from) of its first beginning: there may be gaps since.
+    pub since: ClusterTime,
     pub began: Timestamp,
     /// When its shard was no longer in the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Timestamp>,
+}
+
+/// Where to go on reading an oplog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// After this entry, which must be there still.
+    After(OpTime),
+    /// At the first entry at or after this time.
+    At(ClusterTime),
 }
 
 /// A sealed run of a part's oplog in the vault.
@@ -148,14 +160,14 @@ pub struct OpenTransaction {
     pub prepared: Option<ClusterTime>,
 }
 
-/// Entries that a stream should have and has not. No time in `(after, until)` can be restored, nor one
-/// that needs an entry between them.
+/// Entries that a stream should have and has not. No time in between `after` and `until` can be restored,
+/// nor one that needs an entry between them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     pub part: PartId,
-    /// The last time before it that is whole.
+    /// The last time before it that is whole: what was prepared by then is resolved before the gap.
     pub after: ClusterTime,
-    /// The first time after it that is whole again.
+    /// The first time after it that is whole again: of what is open from then on there are all entries.
     pub until: ClusterTime,
     pub cause: GapCause,
     pub found: Timestamp,

@@ -18,6 +18,32 @@ impl ClusterTime {
         ClusterTime { seconds, increment }
     }
 
+    pub const ZERO: ClusterTime = ClusterTime::new(0, 0);
+    pub const MAX: ClusterTime = ClusterTime::new(u32::MAX, u32::MAX);
+
+    /// The latest time before this one.
+    pub fn before(self) -> ClusterTime {
+        match (self.seconds, self.increment) {
+            (0, 0) => self,
+            (seconds, 0) => ClusterTime::new(seconds - 1, u32::MAX),
+            (seconds, increment) => ClusterTime::new(seconds, increment - 1),
+        }
+    }
+
+    /// The earliest time after this one.
+    pub fn after(self) -> ClusterTime {
+        match (self.seconds, self.increment) {
+            (u32::MAX, u32::MAX) => self,
+            (seconds, u32::MAX) => ClusterTime::new(seconds + 1, 0),
+            (seconds, increment) => ClusterTime::new(seconds, increment + 1),
+        }
+    }
+
+    /// The first cluster time of a wall clock's second.
+    pub fn at(time: Timestamp) -> ClusterTime {
+        ClusterTime::new(u32::try_from(time.as_second().max(0)).unwrap_or(u32::MAX), 0)
+    }
+
     /// The wall clock's whole second of this time.
     pub fn date(self) -> Timestamp {
         // Any u32 of seconds lies far inside what a Timestamp holds (to the year 9999).
@@ -78,6 +104,15 @@ mod tests {
         let mut times = [ClusterTime::new(2, 1), ClusterTime::new(1, 9), ClusterTime::new(1, 10)];
         times.sort();
         assert_eq!(times, [ClusterTime::new(1, 9), ClusterTime::new(1, 10), ClusterTime::new(2, 1)]);
+    }
+
+    #[test]
+    fn before_and_after_are_neighbours() {
+        for time in [ClusterTime::new(5, 0), ClusterTime::new(5, 7), ClusterTime::new(5, u32::MAX)] {
+            assert_eq!((time.before().after(), time.after().before()), (time, time));
+            assert!(time.before() < time && time < time.after());
+        }
+        assert_eq!((ClusterTime::ZERO.before(), ClusterTime::MAX.after()), (ClusterTime::ZERO, ClusterTime::MAX));
     }
 
     #[test]

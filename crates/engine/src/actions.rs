@@ -1,15 +1,18 @@
 //! Each command of the protocol, done on a real cluster.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use stillpoint_catalog::{CatalogError, Cluster, Lease};
-use stillpoint_core::CheckpointId;
-use stillpoint_core::checkpoint::{Action, Command, Outcome, PartId, Reply};
+use stillpoint_core::checkpoint::{Action, Command, Outcome, PartId, Reply, Seen, Token};
+use stillpoint_core::stream::StoredToken;
+use stillpoint_core::{CheckpointId, ClusterTime};
 use stillpoint_mongo::balancer::{StopConnection, put_back};
 use stillpoint_mongo::token::Clock;
 use stillpoint_mongo::{ClusterLink, MongoError, PartLink, movement, token};
 use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout_at};
 
 use crate::Setup;
 
@@ -25,7 +28,7 @@ impl Connection {
         Connection { cluster, link: OnceCell::new() }
     }
 
-    async fn link(&self) -> Result<&ClusterLink, MongoError> {
+    pub async fn link(&self) -> Result<&ClusterLink, MongoError> {
         self.link.get_or_try_init(|| ClusterLink::connect(&self.cluster.uri)).await
     }
 }
@@ -133,10 +136,39 @@ impl Actions {
                 Reply::PutBack(put_back(&link.config, found, *stop_answered, *held_until).await?)
             }
             Action::FindToken { part, token, clock } => {
-                Reply::Seen(token::find(&self.part(part).await?, self.checkpoint, *token, *clock).await?)
+                Reply::Seen(self.find_stored(part, *token, *clock, command.limit).await?)
             }
             Action::Save(_) => return Err(out_of_order("the record is saved elsewhere")),
         })
+    }
+
+    /// A token's entry in what is stored; waits for it until most of the limit is over.
+    async fn find_stored(
+        &self,
+        part: &PartId,
+        token: Token,
+        clock: ClusterTime,
+        limit: Duration,
+    ) -> Result<Option<Seen>, MongoError> {
+        let until = Instant::now() + limit.mul_f64(0.8);
+        loop {
+            // Made before the look, so that what is stored right after it is not slept through.
+            let stored = self.setup.stored.notified();
+            let tokens = self.setup.catalog.stored_tokens(self.lease.cluster, self.checkpoint).await;
+            let tokens = tokens.map_err(|e| MongoError::Settings(e.to_string()))?;
+            let is_it = |of: &PartId, found: &StoredToken| {
+                of == part && found.attempt == token.attempt && found.at.time > clock && found.at.time <= token.time
+            };
+            if let Some((_, found)) = tokens.iter().find(|(of, found)| is_it(of, found)) {
+                return Ok(Some(Seen { time: found.at.time, term: found.at.term }));
+            }
+            if timeout_at(until, stored).await.is_err() {
+                return match self.setup.captures.trouble(self.lease.cluster, part) {
+                    Some(why) => Err(MongoError::Unreachable { part: format!("the stored oplog of {part}"), why }),
+                    None => Ok(None),
+                };
+            }
+        }
     }
 
     fn take_stop_connection(&self) -> Result<StopConnection, MongoError> {

@@ -10,7 +10,7 @@ use stillpoint_core::schedule::next_due;
 use tokio_util::sync::CancellationToken;
 
 use crate::actions::Connection;
-use crate::{Setup, runner};
+use crate::{Setup, capture, retention, runner};
 
 /// Keeps a cluster until `stop`: claims its lease whenever that can be had, and does under it what
 /// there is to do.
@@ -21,9 +21,29 @@ pub(crate) async fn keep(setup: Setup, cluster: Cluster, stop: CancellationToken
         match setup.catalog.claim_lease(cluster, &setup.instance, setup.now(), setup.lease_ttl).await {
             Ok(Some(lease)) => {
                 let lost = CancellationToken::new();
+                // Not stopped with the rest: a checkpoint's end waits for its tokens to be stored.
+                let stop_capture = CancellationToken::new();
+                let capture = capture::capture(setup.clone(), lease.clone(), connection.clone(), stop_capture.clone());
+                let capture = tokio::spawn(capture);
+                let expire = retention::expire(setup.clone(), lease.clone(), stop_capture.clone());
+                let all = async {
+                    tokio::join!(
+                        async {
+                            work(&setup, &lease, &connection, &stop, &lost).await;
+                            stop_capture.cancel();
+                        },
+                        async {
+                            // It ends by itself when the lease is lost, and when it panicked, which was
+                            // reported where it happened: then all begins anew.
+                            let _ = capture.await;
+                            lost.cancel();
+                        },
+                        expire
+                    )
+                };
                 tokio::select! {
                     () = renew(&setup, &lease, &lost) => {}
-                    () = work(&setup, &lease, &connection, &stop, &lost) => {}
+                    _ = all => {}
                 }
                 if let Err(e) = setup.catalog.release_lease(&lease).await {
                     tracing::warn!(%cluster, error = %e, "the lease could not be given up; it ends by itself");
@@ -126,6 +146,7 @@ mod tests {
     use stillpoint_core::checkpoint::{Failure, Reason, State};
     use stillpoint_core::schedule::Setting;
     use stillpoint_core::{ClusterId, ProjectId};
+    use stillpoint_vault::{Options, Vault};
 
     use super::*;
 
@@ -136,6 +157,9 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         let catalog = Arc::new(SqliteCatalog::open_with_key_file(&path("catalog"), &path("key")).unwrap());
         let created: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
+        let place = Options::new(format!("file:{}", path("vault").display()));
+        let vault = Vault::create_or_open(&place, catalog.id().await.unwrap(), created, 1).await.unwrap();
+        let vault = Arc::new(vault);
         let organization = catalog.organizations().await.unwrap()[0].id;
         let project = Project { id: ProjectId::new(created, 1), organization, name: "p".into(), created };
         catalog.create_project(&project).await.unwrap();
@@ -151,7 +175,7 @@ mod tests {
 
         let at = |minutes: i64, interval: Option<u64>| {
             let now = created + SignedDuration::from_mins(minutes);
-            let mut setup = Setup::new(catalog.clone(), Arc::new(move || now), "here".into());
+            let mut setup = Setup::new(catalog.clone(), vault.clone(), Arc::new(move || now), "here".into());
             setup.interval = interval.map(|minutes| Duration::from_secs(60 * minutes));
             setup
         };

@@ -1,5 +1,5 @@
-//! The running tasks of a server: one keeper for each cluster, which holds the cluster's lease, takes
-//! its checkpoints, and ends those that a server before it left unfinished.
+//! The running tasks of a server: one keeper for each cluster, which holds the cluster's lease, captures
+//! its oplogs, takes its checkpoints, and ends those that a server before it left unfinished.
 //!
 //! What to do is decided by [`stillpoint_core`]; how it is said to MongoDB is known by
 //! [`stillpoint_mongo`]; what is kept goes through the [`Catalog`]. This room only runs them.
@@ -7,11 +7,15 @@
 //! # Layout
 //! - [`supervisor`]: starts and stops a keeper for each cluster in the catalog
 //! - [`keeper`]: one cluster's lease, schedule and checkpoints
+//! - [`capture`]: one cluster's oplogs, into the vault
+//! - [`retention`]: what nothing needs any more
 //! - [`runner`]: performs the commands of one checkpoint
 //! - [`actions`]: each command, done on a real cluster
 
 mod actions;
+mod capture;
 mod keeper;
+mod retention;
 mod runner;
 mod supervisor;
 
@@ -22,8 +26,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use stillpoint_catalog::Catalog;
 use stillpoint_core::checkpoint::Limits;
-use tokio::sync::Notify;
+use stillpoint_vault::Vault;
+use tokio::sync::{Notify, Semaphore};
 
+pub use capture::{Captures, Pace};
+pub use retention::Retention;
 pub use supervisor::Engine;
 
 /// Where the engine gets the time from.
@@ -36,6 +43,7 @@ pub type Hook = Arc<dyn Fn(&'static str) + Send + Sync>;
 #[derive(Clone)]
 pub struct Setup {
     pub catalog: Arc<dyn Catalog>,
+    pub vault: Arc<Vault>,
     pub clock: Clock,
     /// Names this process in leases.
     pub instance: String,
@@ -48,14 +56,24 @@ pub struct Setup {
     pub poll: Duration,
     /// Rung by whoever puts something to do into the catalog, so that it need not wait for the poll.
     pub wake: Arc<Notify>,
+    /// How capture goes about it.
+    pub pace: Pace,
+    pub retention: Retention,
+    /// How capture stands.
+    pub captures: Arc<Captures>,
+    /// Rung when a segment has been stored.
+    stored: Arc<Notify>,
+    /// Permits for large batches of entries in memory.
+    room: Arc<Semaphore>,
     /// For tests that stop the process at a given step.
     pub after_action: Option<Hook>,
 }
 
 impl Setup {
-    pub fn new(catalog: Arc<dyn Catalog>, clock: Clock, instance: String) -> Setup {
+    pub fn new(catalog: Arc<dyn Catalog>, vault: Arc<Vault>, clock: Clock, instance: String) -> Setup {
         Setup {
             catalog,
+            vault,
             clock,
             instance,
             limits: Limits::default(),
@@ -63,6 +81,11 @@ impl Setup {
             lease_ttl: Duration::from_secs(15),
             poll: Duration::from_millis(250),
             wake: Arc::new(Notify::new()),
+            pace: Pace::default(),
+            retention: Retention::default(),
+            captures: Arc::default(),
+            stored: Arc::new(Notify::new()),
+            room: Arc::new(Semaphore::new(capture::ROOM)),
             after_action: None,
         }
     }

@@ -1,14 +1,19 @@
 //! Performs the commands of one checkpoint until it has ended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use stillpoint_catalog::Lease;
 use stillpoint_core::checkpoint::{Action, Checkpoint, Command, End, Event, Machine, Outcome, State, Ticket};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::Setup;
 use crate::actions::{Actions, Connection};
+
+/// How long a server that is to stop waits for tokens to be stored.
+const LEAVE: Duration = Duration::from_secs(5);
 
 /// Runs a checkpoint to its end. `stop` makes one that is not yet past its tokens fail and put the
 /// balancer back at once.
@@ -24,16 +29,23 @@ pub(crate) async fn run(
     let mut tasks = Tasks { actions, under_way: JoinSet::new(), stop: None };
     tasks.start(commands);
     let mut told = Told::default();
-    let mut stopped = false;
+    let mut stopped = None;
     loop {
         told.tell(machine.record());
         if let Some(end) = machine.end() {
             return end;
         }
         let commands = tokio::select! {
-            _ = stop.cancelled(), if !stopped => {
-                stopped = true;
+            _ = stop.cancelled(), if stopped.is_none() => {
+                stopped = Some(Instant::now());
                 machine.interrupt(setup.now())
+            }
+            // Nothing is owed to the cluster any more: the rest can be done at the next start.
+            () = sleep_until(stopped.unwrap_or_else(Instant::now) + LEAVE),
+                if stopped.is_some() && machine.record().state == State::Discovering =>
+            {
+                tracing::info!(checkpoint = %machine.id(), "checkpoint: its tokens are looked for again at the next start");
+                return End::Deposed;
             }
             Some((ticket, outcome)) = tasks.next() => machine.handle(Event { ticket, now: setup.now(), outcome }),
             else => {

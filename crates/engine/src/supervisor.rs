@@ -8,7 +8,7 @@ use stillpoint_core::ClusterId;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Setup, keeper};
+use crate::{Setup, keeper, retention};
 
 /// A running engine.
 #[derive(Debug)]
@@ -41,6 +41,7 @@ impl Engine {
 
 async fn supervise(setup: Setup, stop: CancellationToken) {
     let mut kept: BTreeMap<ClusterId, Kept> = BTreeMap::new();
+    let sweeper = tokio::spawn(retention::sweep(setup.clone(), stop.clone()));
     while !stop.is_cancelled() {
         match setup.catalog.clusters(None).await {
             Ok(clusters) => {
@@ -72,4 +73,5 @@ async fn supervise(setup: Setup, stop: CancellationToken) {
         // A panic was already reported where it happened.
         let _ = keeper.task.await;
     }
+    let _ = sweeper.await;
 }

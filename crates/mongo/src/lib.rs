@@ -10,6 +10,7 @@
 //! - [`balancer`]: reading, stopping and putting back the balancer
 //! - [`movement`]: migrations, resharding and DDL operations under way
 //! - [`token`]: the cluster's clock, tokens, and finding them again
+//! - [`tail`]: the oplog, read as it grows
 //! - [`privileges`]: what the user must be allowed, and the commands that allow it
 //! - [`doctor`]: looks at a cluster and says what is wrong
 //! - [`error`]: what can go wrong, for the operator
@@ -21,6 +22,7 @@ pub mod link;
 pub mod movement;
 pub mod part;
 pub mod privileges;
+pub mod tail;
 pub mod token;
 pub mod topology;
 

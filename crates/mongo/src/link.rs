@@ -52,7 +52,7 @@ impl ClusterLink {
         let set = examine_seeds(&options).await?;
         options.repl_set_name = Some(set.clone());
         let client = client(options.clone())?;
-        let config = PartLink { id: PartId::ConfigServers, replica_set: set, client };
+        let config = PartLink { id: PartId::ConfigServers, replica_set: set, added: None, client };
         Ok(ClusterLink { options, config, shards: Mutex::default() })
     }
 
@@ -95,7 +95,12 @@ impl ClusterLink {
         options.hosts = address.members()?;
         options.repl_set_name = Some(address.replica_set.clone());
         let client = client(options)?;
-        Ok(PartLink { id: PartId::Shard(address.name.clone()), replica_set: address.replica_set.clone(), client })
+        Ok(PartLink {
+            id: PartId::Shard(address.name.clone()),
+            replica_set: address.replica_set.clone(),
+            added: address.added,
+            client,
+        })
     }
 
     /// A connection of its own to the present primary of the config servers, for the balancer's stop. To

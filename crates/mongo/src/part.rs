@@ -16,6 +16,8 @@ use crate::privileges::{NOTHING, Need};
 pub struct PartLink {
     pub id: PartId,
     pub replica_set: String,
+    /// When the shard was added to the cluster, where that is known.
+    pub added: Option<ClusterTime>,
     pub(crate) client: Client,
 }
 

@@ -2,9 +2,10 @@
 
 use bson::doc;
 use mongodb::options::ServerAddress;
+use stillpoint_core::ClusterTime;
 
 use crate::error::{MongoError, Result};
-use crate::part::{PartLink, read_config};
+use crate::part::{PartLink, cluster_time, read_config};
 use crate::privileges::READ_CONFIG;
 
 /// More shards than any cluster has; one more is an error, never a part left out.
@@ -17,6 +18,8 @@ pub struct PartAddress {
     pub replica_set: String,
     /// `HOST:PORT,HOST:PORT…`
     pub hosts: String,
+    /// When it was added to the cluster; not known of servers before 5.0.
+    pub added: Option<ClusterTime>,
 }
 
 impl PartAddress {
@@ -24,7 +27,7 @@ impl PartAddress {
     fn parse(name: &str, host: &str) -> Result<PartAddress> {
         match host.split_once('/') {
             Some((set, hosts)) if !set.is_empty() && !hosts.is_empty() => {
-                Ok(PartAddress { name: name.into(), replica_set: set.into(), hosts: hosts.into() })
+                Ok(PartAddress { name: name.into(), replica_set: set.into(), hosts: hosts.into(), added: None })
             }
             _ => Err(MongoError::BadShardHost { name: name.into(), host: host.into() }),
         }
@@ -46,7 +49,10 @@ pub async fn shards(config: &PartLink) -> Result<Vec<PartAddress>> {
     let mut shards = rows
         .iter()
         .map(|row| match (row.get_str("_id"), row.get_str("host")) {
-            (Ok(name), Ok(host)) => PartAddress::parse(name, host),
+            (Ok(name), Ok(host)) => {
+                let added = row.get("topologyTime").and_then(cluster_time);
+                Ok(PartAddress { added, ..PartAddress::parse(name, host)? })
+            }
             _ => Err(wrong("a shard without _id or host")),
         })
         .collect::<Result<Vec<_>>>()?;

@@ -10,15 +10,21 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::SignedDuration;
+use secrecy::SecretString;
 use serde::Deserialize;
 use stillpoint_api::Settings;
 use stillpoint_api::audit::Keep;
 use stillpoint_api::rates::Rate;
 use stillpoint_core::checkpoint::Limits;
 use stillpoint_core::schedule::INTERVALS_MIN;
+use stillpoint_engine::{Pace, Retention};
+use stillpoint_vault::{MasterKey, Options};
 
 use crate::cli;
 use crate::error::CliError;
+
+/// The variable that may hold the master key.
+const MASTER_KEY: &str = "STILLPOINT_MASTER_KEY";
 
 const DEFAULT_FILE: &str = "stillpoint.toml";
 
@@ -27,8 +33,11 @@ const DEFAULT_FILE: &str = "stillpoint.toml";
 pub struct Config {
     pub server: Server,
     pub catalog: Catalog,
+    pub vault: Vault,
     pub secrets: Secrets,
+    pub capture: Capture,
     pub checkpoint: Checkpoint,
+    pub metrics: Metrics,
     pub audit: Audit,
     pub log: Log,
     /// Relative paths start here.
@@ -116,6 +125,62 @@ impl Default for Catalog {
     }
 }
 
+/// Where the stored oplogs are.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Vault {
+    /// `file:FOLDER` or `s3://BUCKET/PREFIX`.
+    pub url: String,
+    /// Holds the master key of an encrypted vault; `$STILLPOINT_MASTER_KEY` is used if it is not given.
+    pub master_key_file: Option<PathBuf>,
+    /// From when nothing needs a blob any more until it is deleted.
+    pub grace: SignedDuration,
+    pub s3: S3,
+}
+
+/// What the usual `AWS_…` variables do not say.
+#[derive(Debug, Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct S3 {
+    /// For other services than Amazon's: `https://HOST:PORT`.
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    pub access_key_id: Option<String>,
+    /// Holds the secret access key.
+    pub secret_access_key_file: Option<PathBuf>,
+    pub allow_http: bool,
+    /// Whether the bucket is in the path instead of the host's name.
+    pub path_style: bool,
+}
+
+impl Default for Vault {
+    fn default() -> Self {
+        Vault { url: "file:vault".into(), master_key_file: None, grace: Retention::default().grace, s3: S3::default() }
+    }
+}
+
+/// The capture of the oplogs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Capture {
+    /// How long entries may wait until they are stored: what a loss of the cluster may cost.
+    pub seal_after: SignedDuration,
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Capture { seal_after: signed(Pace::default().seal_after) }
+    }
+}
+
+/// Figures for Prometheus.
+#[derive(Debug, Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// An address of their own for `/metrics`; without it they are where the API is.
+    pub listen: Option<SocketAddr>,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Secrets {
@@ -143,12 +208,17 @@ pub struct Checkpoint {
     pub put_back: SignedDuration,
     pub discover: SignedDuration,
     pub save: SignedDuration,
+    /// Checkpoints are kept for the cluster's point-in-time window, or for so long if that is longer.
+    pub keep: SignedDuration,
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
 impl Default for Checkpoint {
     fn default() -> Self {
         let limits = Limits::default();
-        let signed = |duration: Duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
         Checkpoint {
             interval: "60m".into(),
             survey: signed(limits.survey),
@@ -159,6 +229,7 @@ impl Default for Checkpoint {
             put_back: signed(limits.put_back),
             discover: signed(limits.discover),
             save: signed(limits.save),
+            keep: Retention::default().checkpoints,
         }
     }
 }
@@ -231,11 +302,18 @@ impl Config {
             ("checkpoint.put_back", self.checkpoint.put_back),
             ("checkpoint.discover", self.checkpoint.discover),
             ("checkpoint.save", self.checkpoint.save),
+            ("capture.seal_after", self.capture.seal_after),
         ];
         for (name, time) in times {
             if time < SignedDuration::from_secs(1) || time > SignedDuration::from_hours(24) {
                 return Err(CliError::Config(format!("{name} must be from 1s to 24h")));
             }
+        }
+        if self.vault.grace < SignedDuration::from_hours(1) || self.vault.grace > SignedDuration::from_hours(24 * 365) {
+            return Err(CliError::Config("vault.grace must be from 1h to 8760h".into()));
+        }
+        if self.checkpoint.keep.is_negative() || self.checkpoint.keep > SignedDuration::from_hours(24 * 3660) {
+            return Err(CliError::Config("checkpoint.keep must be from 0s to 87840h".into()));
         }
         if !(1..=10).contains(&self.checkpoint.token_attempts) {
             return Err(CliError::Config("checkpoint.token_attempts must be from 1 to 10".into()));
@@ -285,6 +363,61 @@ impl Config {
             // The URL may hold a password: it is not repeated.
             _ => Err(CliError::Config("catalog.url must be sqlite:FILE, as in sqlite:stillpoint.db".into())),
         }
+    }
+
+    /// Where the vault is, and what opens it.
+    pub fn vault(&self) -> Result<Options, CliError> {
+        let Vault { url, s3, .. } = &self.vault;
+        // A relative folder starts where the configuration is, too.
+        let url = match url.strip_prefix("file:").filter(|path| !path.is_empty() && !path.starts_with('/')) {
+            Some(path) => {
+                let path = self.path(Path::new(path));
+                format!("file:{}", std::path::absolute(&path).unwrap_or(path).display())
+            }
+            None => url.clone(),
+        };
+        let secret = |path: &PathBuf| -> Result<SecretString, CliError> {
+            let path = self.path(path);
+            let text = std::fs::read_to_string(&path).map_err(|why| CliError::File { path, why })?;
+            Ok(SecretString::from(text.trim()))
+        };
+        let mut options = Options::new(url);
+        options.s3 = stillpoint_vault::S3 {
+            endpoint: s3.endpoint.clone(),
+            region: s3.region.clone(),
+            access_key_id: s3.access_key_id.clone(),
+            secret_access_key: s3.secret_access_key_file.as_ref().map(secret).transpose()?,
+            session_token: None,
+            allow_http: s3.allow_http,
+            path_style: s3.path_style,
+        };
+        options.master_key = self.master_key()?;
+        Ok(options)
+    }
+
+    fn master_key(&self) -> Result<Option<MasterKey>, CliError> {
+        let wrong = |e: stillpoint_vault::MasterKeyError| CliError::Config(e.to_string());
+        if let Some(file) = &self.vault.master_key_file {
+            return MasterKey::from_file(&self.path(file)).map(Some).map_err(wrong);
+        }
+        match std::env::var(MASTER_KEY) {
+            Ok(text) => {
+                MasterKey::from_text(&format!("${MASTER_KEY}"), &SecretString::from(text)).map(Some).map_err(wrong)
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// How capture goes about it.
+    pub fn pace(&self) -> Pace {
+        // Checked when the configuration was read: it is not negative.
+        let seal_after = Duration::try_from(self.capture.seal_after).unwrap_or_default();
+        Pace { seal_after, ..Pace::default() }
+    }
+
+    /// How long things are kept.
+    pub fn retention(&self) -> Retention {
+        Retention { checkpoints: self.checkpoint.keep, grace: self.vault.grace, ..Retention::default() }
     }
 
     pub fn key_file(&self) -> PathBuf {

@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use stillpoint_catalog::sqlite::SqliteCatalog;
 use stillpoint_catalog::{AuditEntry, Catalog, Cluster, Project};
 use stillpoint_core::ProjectId;
+use stillpoint_vault::Vault;
 
 use crate::cli::{OfCluster, UriArgs};
 use crate::config::Config;
@@ -29,6 +30,25 @@ pub fn open_catalog(config: &Config) -> Result<Arc<dyn Catalog>, CliError> {
 /// For what one begins with.
 pub fn open_or_make_catalog(config: &Config) -> Result<Arc<dyn Catalog>, CliError> {
     Ok(Arc::new(SqliteCatalog::open_with_key_file(&config.catalog_file()?, &config.key_file())?))
+}
+
+/// The vault, for reading: it must be there, and be this catalog's.
+pub async fn open_vault(config: &Config, catalog: &dyn Catalog) -> Result<Vault, CliError> {
+    let vault = Vault::open(&config.vault()?, Some(catalog.id().await?)).await?;
+    // Another one than before would have none of the segments.
+    catalog.bind_vault(vault.id()).await?;
+    Ok(vault)
+}
+
+/// For the server: made if there is none yet, and tried out.
+pub async fn open_or_make_vault(config: &Config, catalog: &dyn Catalog) -> Result<Vault, CliError> {
+    // Where there was one before, no new one is made: its disk may not be mounted.
+    if catalog.vault().await?.is_some() {
+        open_vault(config, catalog).await?;
+    }
+    let vault = Vault::create_or_open(&config.vault()?, catalog.id().await?, now(), chance()).await?;
+    catalog.bind_vault(vault.id()).await?;
+    Ok(vault)
 }
 
 /// The one place where the command line looks at the clock.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use stillpoint_catalog::CatalogError;
 use stillpoint_mongo::MongoError;
+use stillpoint_vault::VaultError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -18,6 +19,8 @@ pub enum CliError {
     Catalog(#[from] CatalogError),
     #[error(transparent)]
     Mongo(#[from] MongoError),
+    #[error("the vault: {0}")]
+    Vault(#[from] VaultError),
     #[error("{0}")]
     Failed(String),
     #[error("{path} cannot be read: {why}")]

@@ -333,7 +333,12 @@ pub fn completed(id: CheckpointId) -> Checkpoint {
         id,
         replica_set: replica_set.into(),
         term: Some(1),
-        token: Some(Token { attempt: 1, time: ClusterTime::new(seconds, increment), discovered: true }),
+        token: Some(Token {
+            attempt: 1,
+            time: ClusterTime::new(seconds, increment),
+            discovered: true,
+            discovered_at: None,
+        }),
     };
     Checkpoint {
         state: State::Completed,

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
-use super::rows::{all, corrupt, execute};
+use super::rows::{all, corrupt, execute, limit};
 use super::store;
 use crate::{AuditEntry, Page, Result};
 
@@ -15,7 +15,6 @@ pub fn insert(transaction: &Transaction, entry: &AuditEntry) -> Result<()> {
 
 pub fn page(connection: &Connection, page: Page) -> Result<Vec<AuditEntry>> {
     let sql = "SELECT record FROM audit ORDER BY at_ms DESC, n DESC LIMIT ?1 OFFSET ?2";
-    let limit = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     all(connection, sql, params![limit(page.take), limit(page.skip)], |row| {
         let text: String = row.get("record").map_err(store)?;
         serde_json::from_str(&text).map_err(|e| corrupt("an audit entry", e))
@@ -23,13 +22,12 @@ pub fn page(connection: &Connection, page: Page) -> Result<Vec<AuditEntry>> {
 }
 
 pub fn trim(transaction: &Transaction, before: Timestamp, most: u64) -> Result<u64> {
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
     let old = execute(transaction, "DELETE FROM audit WHERE at_ms < ?1", params![before.as_millisecond()]);
     let mut gone = old.map_err(store)?;
     for refused in [false, true] {
         let sql = "DELETE FROM audit WHERE refused = ?1 AND n <= (
                        SELECT n FROM audit WHERE refused = ?1 ORDER BY n DESC LIMIT 1 OFFSET ?2)";
-        gone += execute(transaction, sql, params![refused, most]).map_err(store)?;
+        gone += execute(transaction, sql, params![refused, limit(most)]).map_err(store)?;
     }
     Ok(gone as u64)
 }

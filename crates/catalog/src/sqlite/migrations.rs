@@ -107,12 +107,86 @@ const STEPS: &[&str] = &[
         n INTEGER NOT NULL
      ) STRICT;
      INSERT INTO changes VALUES (1, 0);",
+    // 3: the catalog's own id and its vault; streams, their segments and what is in them, gaps, reports on
+    // capture, blobs that are to be deleted. `run` counts the beginnings of a stream: segments follow each
+    // other within one. `totals` is what the segments of a stream add up to.
+    "CREATE TABLE identity (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        catalog TEXT NOT NULL,
+        vault TEXT
+     ) STRICT;
+     INSERT INTO identity VALUES (1, printf('%08x', unixepoch()) || lower(hex(randomblob(8))), NULL);
+     CREATE TABLE streams (
+        id INTEGER PRIMARY KEY,
+        cluster TEXT NOT NULL REFERENCES clusters ON DELETE CASCADE,
+        part TEXT NOT NULL,
+        run INTEGER NOT NULL,
+        record TEXT NOT NULL,
+        UNIQUE (cluster, part)
+     ) STRICT;
+     CREATE TABLE segments (
+        id INTEGER PRIMARY KEY,
+        stream INTEGER NOT NULL REFERENCES streams ON DELETE CASCADE,
+        run INTEGER NOT NULL,
+        last_s INTEGER NOT NULL,
+        last_i INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        record TEXT NOT NULL
+     ) STRICT;
+     CREATE UNIQUE INDEX segments_in_order ON segments (stream, run, last_s, last_i);
+     CREATE INDEX segments_by_name ON segments (name);
+     CREATE TABLE totals (
+        stream INTEGER PRIMARY KEY REFERENCES streams ON DELETE CASCADE,
+        segments INTEGER NOT NULL,
+        entries INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        stored INTEGER NOT NULL
+     ) STRICT;
+     CREATE TABLE stored_tokens (
+        segment INTEGER NOT NULL REFERENCES segments ON DELETE CASCADE,
+        n INTEGER NOT NULL,
+        checkpoint TEXT NOT NULL,
+        record TEXT NOT NULL,
+        PRIMARY KEY (segment, n)
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX stored_tokens_by_checkpoint ON stored_tokens (checkpoint);
+     CREATE TABLE gaps (
+        cluster TEXT NOT NULL REFERENCES clusters ON DELETE CASCADE,
+        part TEXT NOT NULL,
+        after_s INTEGER NOT NULL,
+        after_i INTEGER NOT NULL,
+        until_s INTEGER NOT NULL,
+        until_i INTEGER NOT NULL,
+        record TEXT NOT NULL,
+        PRIMARY KEY (cluster, part, after_s, after_i, until_s, until_i)
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE capture_reports (
+        cluster TEXT NOT NULL REFERENCES clusters ON DELETE CASCADE,
+        part TEXT NOT NULL,
+        record TEXT NOT NULL,
+        PRIMARY KEY (cluster, part)
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE doomed (
+        name TEXT PRIMARY KEY,
+        at_ms INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX doomed_by_time ON doomed (at_ms, name);",
 ];
 
-/// The tables that replies are made of. Triggers count their changes, whoever makes them; leases and the
-/// audit trail, which change all the time, are not among them.
-const COUNTED: [&str; 8] =
-    ["organizations", "projects", "credentials", "roles", "tokens", "clusters", "schedules", "checkpoints"];
+/// The tables that replies are made of. Triggers count their changes, whoever makes them; leases, the
+/// audit trail, segments and reports on capture, which change all the time, are not among them.
+const COUNTED: [&str; 10] = [
+    "organizations",
+    "projects",
+    "credentials",
+    "roles",
+    "tokens",
+    "clusters",
+    "schedules",
+    "checkpoints",
+    "streams",
+    "gaps",
+];
 
 /// Part of the last step.
 fn count_changes(connection: &Connection) -> rusqlite::Result<()> {

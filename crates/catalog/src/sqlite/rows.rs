@@ -1,17 +1,18 @@
-//! Rows to records and back.
+//! Rows to records and back: what all kinds share, then organisations, projects and clusters.
 
 use std::str::FromStr;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, Transaction, params};
 use secrecy::ExposeSecret;
-use stillpoint_core::checkpoint::Checkpoint;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use stillpoint_core::schedule::Schedule;
-use stillpoint_core::{CheckpointId, ClusterId, ProjectId};
+use stillpoint_core::{ClusterId, ProjectId};
 
-use super::store;
+use super::{checkpoints, retention, store};
 use crate::seal::Sealer;
-use crate::{CatalogError, Cluster, Lease, LeaseState, Organization, Page, Project, Result};
+use crate::{CatalogError, Cluster, Organization, Project, Result};
 
 /// The inner result is a statement's own, for the caller to say what a broken uniqueness means.
 pub(super) type Inserted = Result<rusqlite::Result<()>>;
@@ -57,13 +58,28 @@ pub(super) fn all<T>(
 }
 
 /// What a query counts, as `n`.
-fn count(connection: &Connection, sql: &str, of: &str) -> Result<u64> {
+pub(super) fn count(connection: &Connection, sql: &str, of: &str) -> Result<u64> {
     let n = one(connection, sql, params![of], |row| row.get::<_, i64>("n").map_err(store))?;
     Ok(n.unwrap_or(0) as u64)
 }
 
 pub(super) fn execute(transaction: &Transaction, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<usize> {
     transaction.prepare_cached(sql)?.execute(params)
+}
+
+/// A number of rows as SQLite takes it.
+pub(super) fn limit(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// The column `record` of a row, read.
+pub(super) fn record_of<T: DeserializeOwned>(row: &Row, what: &str) -> Result<T> {
+    let text: &str = row.get_ref("record").map_err(store)?.as_str().map_err(|e| corrupt(what, e))?;
+    serde_json::from_str(text).map_err(|e| corrupt(what, e))
+}
+
+pub(super) fn text_of<T: Serialize>(record: &T, what: &str) -> Result<String> {
+    serde_json::to_string(record).map_err(|e| corrupt(what, e))
 }
 
 // Organisations and projects
@@ -161,6 +177,18 @@ pub fn clusters(connection: &Connection, sealer: &Sealer, project: Option<Projec
     all(connection, sql, params![project.map(|id| id.to_string())], |row| cluster_of(row, sealer))
 }
 
+/// Its blobs are doomed; whatever else refers to it goes with it.
+pub fn delete_cluster(transaction: &Transaction, id: ClusterId, now: Timestamp) -> Result<()> {
+    if checkpoints::unfinished(transaction, id)?.is_some() {
+        return Err(CatalogError::InUse("the cluster"));
+    }
+    retention::doom_cluster(transaction, id, now)?;
+    match execute(transaction, "DELETE FROM clusters WHERE id = ?1", params![id.to_string()]).map_err(store)? {
+        0 => Err(CatalogError::Gone("cluster")),
+        _ => Ok(()),
+    }
+}
+
 pub fn schedule(connection: &Connection, cluster: ClusterId) -> Result<Schedule> {
     let sql = "SELECT record FROM schedules WHERE cluster = ?1";
     let found = one(connection, sql, params![cluster.to_string()], |row| {
@@ -174,89 +202,4 @@ pub fn save_schedule(transaction: &Transaction, cluster: ClusterId, schedule: &S
     let text = serde_json::to_string(schedule).map_err(|e| corrupt(format!("the schedule of {cluster}"), e))?;
     let sql = "INSERT INTO schedules (cluster, record) VALUES (?1, ?2) ON CONFLICT (cluster) DO UPDATE SET record = ?2";
     Ok(execute(transaction, sql, params![cluster.to_string(), text]).map(drop))
-}
-
-// Leases
-
-pub fn lease(connection: &Connection, cluster: ClusterId) -> Result<Option<LeaseState>> {
-    one(connection, "SELECT * FROM leases WHERE cluster = ?1", params![cluster.to_string()], |row| {
-        let epoch: i64 = row.get("epoch").map_err(store)?;
-        let until: i64 = row.get("until_ms").map_err(store)?;
-        Ok(LeaseState {
-            lease: Lease { cluster, holder: row.get("holder").map_err(store)?, epoch: epoch as u64 },
-            until: Timestamp::from_millisecond(until).map_err(|e| corrupt(format!("lease of {cluster}"), e))?,
-        })
-    })
-}
-
-// Checkpoints
-
-fn checkpoint_of(row: &Row) -> Result<Checkpoint> {
-    let text: &str = row.get_ref("record").map_err(store)?.as_str().map_err(|e| corrupt("a checkpoint", e))?;
-    serde_json::from_str(text).map_err(|e| corrupt("a checkpoint", e))
-}
-
-fn text_of(checkpoint: &Checkpoint) -> Result<String> {
-    serde_json::to_string(checkpoint).map_err(|e| corrupt(format!("checkpoint {}", checkpoint.id), e))
-}
-
-pub fn insert_checkpoint(transaction: &Transaction, checkpoint: &Checkpoint) -> Inserted {
-    let inserted = execute(
-        transaction,
-        "INSERT INTO checkpoints (cluster, id, ended, record) VALUES (?1, ?2, ?3, ?4)",
-        params![
-            checkpoint.cluster.to_string(),
-            checkpoint.id.to_string(),
-            checkpoint.state.ended(),
-            text_of(checkpoint)?
-        ],
-    );
-    Ok(inserted.map(drop))
-}
-
-pub fn update_checkpoint(transaction: &Transaction, checkpoint: &Checkpoint) -> Result<()> {
-    let updated = execute(
-        transaction,
-        "UPDATE checkpoints SET ended = ?3, record = ?4 WHERE cluster = ?1 AND id = ?2",
-        params![
-            checkpoint.cluster.to_string(),
-            checkpoint.id.to_string(),
-            checkpoint.state.ended(),
-            text_of(checkpoint)?
-        ],
-    );
-    match updated.map_err(store)? {
-        0 => Err(CatalogError::Gone("checkpoint")),
-        _ => Ok(()),
-    }
-}
-
-pub fn checkpoint(connection: &Connection, cluster: ClusterId, id: CheckpointId) -> Result<Option<Checkpoint>> {
-    let sql = "SELECT record FROM checkpoints WHERE cluster = ?1 AND id = ?2";
-    one(connection, sql, params![cluster.to_string(), id.to_string()], checkpoint_of)
-}
-
-pub fn checkpoints(connection: &Connection, cluster: ClusterId, page: Page) -> Result<Vec<Checkpoint>> {
-    // Ids begin with the time of creation, so their order is that of time.
-    let sql = "SELECT record FROM checkpoints WHERE cluster = ?1 AND id IN (
-                   SELECT id FROM checkpoints INDEXED BY checkpoints_in_order WHERE cluster = ?1
-                   ORDER BY id DESC LIMIT ?2 OFFSET ?3)
-               ORDER BY id DESC";
-    let limit = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    all(connection, sql, params![cluster.to_string(), limit(page.take), limit(page.skip)], checkpoint_of)
-}
-
-pub fn count_checkpoints(connection: &Connection, cluster: ClusterId) -> Result<u64> {
-    let sql = "SELECT count(*) AS n FROM checkpoints INDEXED BY checkpoints_in_order WHERE cluster = ?1";
-    count(connection, sql, &cluster.to_string())
-}
-
-pub fn unfinished_checkpoint(connection: &Connection, cluster: ClusterId) -> Result<Option<Checkpoint>> {
-    let sql = "SELECT record FROM checkpoints WHERE cluster = ?1 AND ended = 0";
-    one(connection, sql, params![cluster.to_string()], checkpoint_of)
-}
-
-pub fn delete_checkpoint(transaction: &Transaction, cluster: ClusterId, id: CheckpointId) -> Result<()> {
-    let sql = "DELETE FROM checkpoints WHERE cluster = ?1 AND id = ?2";
-    execute(transaction, sql, params![cluster.to_string(), id.to_string()]).map(drop).map_err(store)
 }

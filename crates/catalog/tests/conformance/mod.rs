@@ -9,19 +9,26 @@ mod checkpoints;
 mod credentials;
 mod leases;
 mod records;
+mod retention;
+mod segments;
+mod streams;
 
 use jiff::Timestamp;
 use stillpoint_catalog::{Catalog, Cluster, Credential, CredentialKind, DEFAULT_ORGANIZATION, Organization, Project};
 use stillpoint_core::checkpoint::{
     Checkpoint, Failure, Found, Part, PartId, PutBack, Reason, Released, State, Token, Trouble,
 };
-use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, CredentialId, OrganizationId, ProjectId, Role};
+use stillpoint_core::stream::{BlobId, Gap, Segment, Stream};
+use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime, OrganizationId, ProjectId, Role};
 
 pub use audit::*;
 pub use checkpoints::*;
 pub use credentials::*;
 pub use leases::*;
 pub use records::*;
+pub use retention::*;
+pub use segments::*;
+pub use streams::*;
 
 /// A test of its own for each rule.
 macro_rules! conformance_suite {
@@ -66,6 +73,27 @@ macro_rules! conformance_suite {
             lists_are_newest_first_and_in_pages,
             an_unfinished_checkpoint_is_not_deleted,
             only_a_queued_checkpoint_is_withdrawn,
+            a_catalog_has_an_id_of_its_own,
+            a_catalog_is_bound_to_the_first_vault,
+            streams_read_back_by_part_with_the_gap_before_them,
+            a_stream_ends_once_until_it_begins_anew,
+            gaps_are_in_order_and_replaced_and_removed,
+            of_reports_on_capture_the_last_of_each_part_counts,
+            the_version_counts_streams_and_gaps_but_not_what_grows_all_the_time,
+            segments_are_added_each_after_the_one_before_it,
+            a_segment_that_does_not_follow_is_refused,
+            a_segment_that_is_added_again_is_there_once,
+            a_stream_that_begins_anew_keeps_what_is_there,
+            segments_are_found_by_time_and_in_pages,
+            a_token_is_found_in_every_part_that_has_it,
+            a_stream_is_written_under_the_newest_lease_only,
+            the_oldest_segments_are_dropped_and_their_blobs_doomed,
+            the_newest_segment_is_never_dropped,
+            so_many_segments_are_dropped_at_once,
+            a_blob_that_nothing_names_is_told_apart,
+            a_blob_lives_as_long_as_a_segment_has_it,
+            removing_a_cluster_dooms_its_blobs_and_forgets_its_streams,
+            a_checkpoint_expires_unless_it_is_the_newest_completed_one,
         );
     };
     ($fresh:path: $($rule:ident),* $(,)?) => {$(
@@ -158,7 +186,7 @@ pub fn holding(cluster: &Cluster, second: i64) -> Checkpoint {
 
 pub fn completed(cluster: &Cluster, second: i64) -> Checkpoint {
     let time = |increment| ClusterTime::new((NOON + second) as u32, increment);
-    let token = |increment| Some(Token { attempt: 1, time: time(increment), discovered: true });
+    let token = |increment| Some(Token { attempt: 1, time: time(increment), discovered: true, discovered_at: None });
     Checkpoint {
         state: State::Completed,
         parts: vec![part(PartId::Shard("rs0".into()), "rs0", token(7)), part(PartId::ConfigServers, "cfg", token(9))],

@@ -59,7 +59,7 @@ pub async fn a_schedule_is_the_default_until_it_is_changed(catalog: &dyn Catalog
     assert_eq!(again, Schedule { snapshot_retention_days: 5, ..expected });
     assert_eq!(catalog.schedule(cluster.id).await.unwrap(), again);
 
-    catalog.remove_cluster(cluster.id).await.unwrap();
+    catalog.remove_cluster(cluster.id, at(9)).await.unwrap();
     let refused = catalog.change_schedule(cluster.id, &changes).await;
     assert!(matches!(refused, Err(CatalogError::Gone("cluster"))), "{refused:?}");
 }
@@ -118,11 +118,11 @@ pub async fn removing_a_cluster_takes_its_checkpoints_and_lease_along(catalog: &
         catalog.queue_checkpoint(&completed(cluster, 1)).await.unwrap();
         catalog.queue_checkpoint(&failed(cluster, 2)).await.unwrap();
     }
-    catalog.remove_cluster(gone.id).await.unwrap();
+    catalog.remove_cluster(gone.id, at(9)).await.unwrap();
     assert_eq!(catalog.cluster(gone.id).await.unwrap(), None);
     assert_eq!(catalog.count_checkpoints(gone.id).await.unwrap(), 0);
     assert_eq!(catalog.lease(gone.id).await.unwrap(), None);
-    assert!(matches!(catalog.remove_cluster(gone.id).await, Err(CatalogError::Gone("cluster"))));
+    assert!(matches!(catalog.remove_cluster(gone.id, at(9)).await, Err(CatalogError::Gone("cluster"))));
 
     assert_eq!(catalog.clusters(None).await.unwrap(), std::slice::from_ref(&stays));
     assert_eq!(catalog.checkpoints(stays.id, Page { skip: 0, take: 9 }).await.unwrap().len(), 2);
@@ -139,11 +139,11 @@ pub async fn removing_a_cluster_waits_for_its_checkpoint(catalog: &dyn Catalog) 
     catalog.queue_checkpoint(&queued(&cluster, 1)).await.unwrap();
     for unfinished in [queued(&cluster, 1), started(&cluster, 1), holding(&cluster, 1)] {
         catalog.save_checkpoint(&lease, &unfinished).await.unwrap();
-        assert!(matches!(catalog.remove_cluster(cluster.id).await, Err(CatalogError::InUse(_))));
+        assert!(matches!(catalog.remove_cluster(cluster.id, at(9)).await, Err(CatalogError::InUse(_))));
         assert_eq!(catalog.checkpoint(cluster.id, unfinished.id).await.unwrap(), Some(unfinished));
     }
     catalog.save_checkpoint(&lease, &completed(&cluster, 1)).await.unwrap();
-    catalog.remove_cluster(cluster.id).await.unwrap();
+    catalog.remove_cluster(cluster.id, at(9)).await.unwrap();
 }
 
 pub async fn the_version_stands_while_nothing_changes_that_is_replied(catalog: &dyn Catalog) {

@@ -9,11 +9,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stillpoint_catalog::{AccessToken, AuditEntry, Catalog, Cluster, Credential, CredentialKind, Page, Project};
-use stillpoint_core::Role;
+use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::schedule::{Schedule, Setting};
+use stillpoint_core::stream::{OpenTransaction, Stream};
+use stillpoint_core::{Role, VaultId};
 
 use crate::Place;
-use crate::conformance::{at, cluster, completed, failed, holding, key, project};
+use crate::conformance::{
+    append, assert_stored, at, cluster, completed, failed, gap, holding, key, open_transaction, project, report,
+    run_of, stream, time, token,
+};
 
 fn fixture(format: i64) -> (PathBuf, PathBuf) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
@@ -71,6 +76,9 @@ async fn fill_or_check(catalog: &dyn Catalog, format: i64, write: bool) {
     if format >= 2 {
         fill_or_check_2(catalog, &projects, &clusters, write).await;
     }
+    if format >= 3 {
+        fill_or_check_3(catalog, &clusters[0], write).await;
+    }
 }
 
 /// What came with format 2.
@@ -102,22 +110,104 @@ async fn fill_or_check_2(catalog: &dyn Catalog, projects: &[Project; 2], cluster
     assert_eq!(catalog.audit(Page { skip: 0, take: 9 }).await.unwrap(), [entry]);
 }
 
+/// What came with format 3: a stream that lost entries and began anew, and one that ended.
+async fn fill_or_check_3(catalog: &dyn Catalog, cluster: &Cluster, write: bool) {
+    let (shard, config) = (PartId::Shard("a/b c".into()), PartId::ConfigServers);
+    let mut before = run_of(cluster, &shard, None, 0..4);
+    before[3].tokens = vec![token(cluster, 1, 31), token(cluster, 2, 32)];
+    before[3].open = vec![open_transaction(5), OpenTransaction { prepared: None, ..open_transaction(6) }];
+    let after = run_of(cluster, &shard, None, 9..11);
+    let ended = Stream { ended: Some(at(70)), ..stream(cluster, &config) };
+    let anew = Stream { from: time(90), complete_from: time(91), began: at(95), ..stream(cluster, &shard) };
+    let known = gap(&shard, 39, 90);
+    let vault = VaultId::new(at(0), 7);
+    if write {
+        catalog.bind_vault(vault).await.unwrap();
+        // The same holder's, and its epoch as it was.
+        let lease = catalog.lease(cluster.id).await.unwrap().unwrap().lease;
+        catalog.begin_stream(&lease, &stream(cluster, &shard), None).await.unwrap();
+        append(catalog, &lease, &before).await;
+        assert_eq!(catalog.drop_segments(&lease, &shard, before[2].first, at(50)).await.unwrap(), 2);
+        catalog.begin_stream(&lease, &anew, Some(&known)).await.unwrap();
+        append(catalog, &lease, &after).await;
+        catalog.begin_stream(&lease, &stream(cluster, &config), None).await.unwrap();
+        catalog.end_stream(&lease, &config, at(70)).await.unwrap();
+        catalog.report_capture(cluster.id, &shard, &report(110)).await.unwrap();
+    }
+    assert_eq!(catalog.vault().await.unwrap(), Some(vault));
+    assert_eq!(catalog.streams(cluster.id).await.unwrap(), [ended, anew]);
+    assert_eq!(catalog.gaps(cluster.id).await.unwrap(), [known]);
+    assert_eq!(catalog.capture_reports(cluster.id).await.unwrap(), [(shard.clone(), report(110))]);
+    assert_stored(catalog, cluster, &shard, &[&before[2..], &after].concat()).await;
+    assert_eq!(catalog.last_segment(cluster.id, &shard).await.unwrap().as_ref(), after.last());
+    let tokens = before[3].tokens.iter().map(|token| (shard.clone(), token.clone())).collect::<Vec<_>>();
+    assert_eq!(catalog.stored_tokens(cluster.id, tokens[0].1.checkpoint).await.unwrap(), tokens);
+    let doomed = [before[0].name(), before[1].name()];
+    assert_eq!(catalog.doomed(at(51), 9).await.unwrap(), doomed);
+    assert_eq!(catalog.doomed(at(50), 9).await.unwrap(), [""; 0]);
+}
+
+/// A place with a copy of the fixture.
+fn with_fixture(format: i64) -> Place {
+    let place = Place::empty();
+    let (db, key) = fixture(format);
+    std::fs::copy(db, &place.catalog).unwrap();
+    std::fs::copy(key, &place.key).unwrap();
+    std::fs::set_permissions(&place.key, PermissionsExt::from_mode(0o600)).unwrap();
+    assert_eq!(format_of(&place.catalog), format);
+    place
+}
+
 #[tokio::test]
 async fn every_format_that_ever_was_reads_back() {
     let newest = newest_format();
     for format in 1..=newest {
-        let place = Place::empty();
-        let (db, key) = fixture(format);
-        std::fs::copy(db, &place.catalog).unwrap();
-        std::fs::copy(key, &place.key).unwrap();
-        std::fs::set_permissions(&place.key, PermissionsExt::from_mode(0o600)).unwrap();
-        assert_eq!(format_of(&place.catalog), format);
+        let place = with_fixture(format);
         // Twice: as it was, and as it was left.
+        let mut ids = Vec::new();
         for _ in 0..2 {
-            fill_or_check(&place.open().unwrap(), format, false).await;
+            let catalog = place.open().unwrap();
+            fill_or_check(&catalog, format, false).await;
+            ids.push(catalog.id().await.unwrap());
             assert_eq!(format_of(&place.catalog), newest);
         }
+        assert_eq!(ids[0], ids[1]);
     }
+}
+
+/// What came later is no less there in a catalog that was made before it.
+#[tokio::test]
+async fn a_catalog_of_every_format_keeps_streams_and_counts_their_changes() {
+    for format in 1..=newest_format() {
+        let place = with_fixture(format);
+        let catalog = place.open().unwrap();
+        let cluster = catalog.clusters(None).await.unwrap().remove(0);
+        let part = PartId::Shard("rs7".into());
+        let lease = catalog.claim_lease(cluster.id, "b", at(100), Duration::from_secs(15)).await.unwrap().unwrap();
+        let mut versions = vec![catalog.version().unwrap()];
+        catalog.begin_stream(&lease, &stream(&cluster, &part), None).await.unwrap();
+        versions.push(catalog.version().unwrap());
+        catalog.add_gap(cluster.id, &gap(&part, 1, 2)).await.unwrap();
+        versions.push(catalog.version().unwrap());
+        catalog.remove_gap(cluster.id, &part, time(1), time(2)).await.unwrap();
+        versions.push(catalog.version().unwrap());
+        assert!(versions.is_sorted_by(|a, b| a < b), "format {format}: {versions:?}");
+        let run = run_of(&cluster, &part, None, 0..2);
+        append(&catalog, &lease, &run).await;
+        assert_stored(&catalog, &cluster, &part, &run).await;
+    }
+}
+
+#[tokio::test]
+async fn two_catalogs_have_two_ids() {
+    let places = [with_fixture(1), with_fixture(1), Place::empty(), Place::empty()];
+    let mut ids = Vec::new();
+    for place in &places {
+        ids.push(place.open().unwrap().id().await.unwrap());
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), places.len());
 }
 
 #[tokio::test]

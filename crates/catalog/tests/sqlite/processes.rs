@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 
 use stillpoint_catalog::{Catalog, CatalogError, Page, Project, Result};
 use stillpoint_core::ProjectId;
+use stillpoint_core::stream::Segment;
 
-use crate::conformance::{NOON, at, completed, project, queued, with_cluster, with_project};
+use crate::conformance::{
+    NOON, assert_stored, at, completed, every_segment, project, queued, run_of, segment, token, with_cluster,
+    with_project, with_stream,
+};
 use crate::{Place, paths};
 
 /// Set for a child: what it does, and the folder of the catalog.
@@ -23,6 +27,7 @@ async fn child() {
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
     match part.as_str() {
         "write" => write_for_ever(&folder).await,
+        "append" => append_for_ever(&folder).await,
         "lock" => lock(&folder),
         "open" => open_when_told(&folder).await,
         other => panic!("{other}"),
@@ -284,6 +289,49 @@ async fn after_kill_9_every_acknowledged_write_is_there() {
             assert!(catalog.withdraw_checkpoint(cluster.id, unfinished.id).await.unwrap());
         }
         assert_sound(&place, &cluster.id.to_string());
+    }
+}
+
+/// Goes on with the stream from where it is, and says so once each segment is kept.
+async fn append_for_ever(folder: &Path) {
+    let (catalog, key) = paths(folder);
+    let catalog = stillpoint_catalog::sqlite::SqliteCatalog::open_with_key_file(&catalog, &key).unwrap();
+    let cluster = catalog.clusters(None).await.unwrap().remove(0);
+    let part = catalog.streams(cluster.id).await.unwrap().remove(0).part;
+    let lease = catalog.claim_lease(cluster.id, "a", at(0), Duration::from_secs(1)).await.unwrap().unwrap();
+    let mut last = catalog.last_segment(cluster.id, &part).await.unwrap();
+    for n in catalog.segment_totals(cluster.id, &part).await.unwrap().segments as i64.. {
+        let tokens = vec![token(&cluster, n as u32, 10 * n)];
+        let next = Segment { tokens, ..segment(&cluster, &part, last.as_ref(), n) };
+        catalog.append_segment(&lease, &next).await.unwrap();
+        println!("appended {n}.");
+        last = Some(next);
+    }
+}
+
+#[tokio::test]
+async fn after_kill_9_a_stream_has_no_hole_and_goes_on() {
+    let place = Place::empty();
+    let (cluster, _, part) = with_stream(&place.open().unwrap()).await;
+    let mut before = 0;
+    for round in 0..4 {
+        let victim = Other::start("append", place.folder.path());
+        let said = victim.kill_9_after(6 + round, Duration::from_micros(700 * round as u64));
+        assert!(said.len() >= 6 + round, "{said:?}");
+
+        let catalog = place.open().unwrap();
+        let found = every_segment(&catalog, &cluster, &part).await;
+        // The one that was under way may be there too, and no other.
+        assert!((before + said.len()..=before + said.len() + 1).contains(&found.len()), "{said:?} {}", found.len());
+        let tokens = (0..found.len() as i64).map(|n| token(&cluster, n as u32, 10 * n)).collect::<Vec<_>>();
+        let mut expected = run_of(&cluster, &part, None, 0..found.len() as i64);
+        expected.iter_mut().zip(&tokens).for_each(|(segment, token)| segment.tokens = vec![token.clone()]);
+        assert_stored(&catalog, &cluster, &part, &expected).await;
+        assert_eq!(catalog.last_segment(cluster.id, &part).await.unwrap().as_ref(), expected.last());
+        let stored = catalog.stored_tokens(cluster.id, tokens[0].checkpoint).await.unwrap();
+        assert!(stored.iter().map(|(_, token)| token).eq(&tokens), "{stored:?}");
+        assert_sound(&place, &cluster.id.to_string());
+        before = found.len();
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use stillpoint_catalog::Catalog;
 
 use crate::Place;
-use crate::conformance::{HA1, PASSWORD, key, with_cluster};
+use crate::conformance::{HA1, PASSWORD, at, key, with_cluster};
 
 #[tokio::test]
 async fn no_file_holds_a_secret_and_none_may_be_read_by_others() {
@@ -23,7 +23,7 @@ async fn no_file_holds_a_secret_and_none_may_be_read_by_others() {
 
     let catalog = place.open().unwrap();
     assert!(catalog.delete_credential(key.id).await.unwrap());
-    catalog.remove_cluster(cluster.id).await.unwrap();
+    catalog.remove_cluster(cluster.id, at(9)).await.unwrap();
     look(&place);
 }
 

@@ -47,8 +47,7 @@ pub enum Action {
     /// A start by somebody else counts only up to `held_until`, the config servers' token, and not at all
     /// when there is none because the checkpoint failed.
     PutBackBalancer { found: Found, stop_answered: bool, held_until: Option<ClusterTime> },
-    /// Look for a token, between the clock and its time as far as known, in the majority-committed
-    /// oplog. → `Seen`
+    /// Wait for a token, between the clock and its time as far as known, in the stored oplog. → `Seen`
     FindToken { part: PartId, token: Token, clock: ClusterTime },
     /// Nothing, for a time. → `Done`
     Wait(Duration),

@@ -20,7 +20,7 @@ pub struct Limits {
     /// The first attempt to put the balancer back; each further one may take twice as long as the last,
     /// up to 64 times. Attempts go on until one succeeds.
     pub put_back: Duration,
-    /// Finding all tokens again in the majority-committed oplog.
+    /// Finding all tokens in the stored oplog; long enough for a vault that fails for minutes.
     pub discover: Duration,
     /// One write of the record to the catalog. Attempts go on until one succeeds.
     pub save: Duration,
@@ -39,7 +39,7 @@ impl Default for Limits {
             token: Duration::from_secs(10),
             token_attempts: 3,
             put_back: Duration::from_secs(20),
-            discover: Duration::from_secs(60),
+            discover: Duration::from_secs(600),
             save: Duration::from_secs(30),
             pause: Duration::from_millis(200),
             longest_pause: Duration::from_secs(10),

@@ -5,7 +5,7 @@
 //! | `Started` | find the parts; read the balancer's settings | the record is saved as `Holding` **before** anything is touched |
 //! | `Holding` | note the settings in the config servers' oplog; look for what moves; stop the balancer (unless it was off), and wait until nothing moves; read the highest clock C; write all tokens, each later than C | T = the lowest token |
 //! | `Releasing` | put the balancer back, for as long as it takes | |
-//! | `Discovering` | read each token back; find the parts again, to see that they are the same | `Completed` |
+//! | `Discovering` | find each token in the stored oplog; find the parts again, to see that they are the same | `Completed` |
 //!
 //! Whatever fails before the tokens are all in leads to `Releasing` with the failure noted, and from
 //! there to `Failed`. A machine made from a record after a crash does the same: what was touched is
@@ -44,6 +44,7 @@ pub struct Machine {
     stop_answered: bool,
     early_failures: u32,
     clock_failures: u32,
+    find_failures: u32,
     /// At writing the tokens, all of them.
     attempt: u32,
     /// Set once the balancer is stopped.
@@ -72,6 +73,7 @@ impl Machine {
             stop_answered: false,
             early_failures: 0,
             clock_failures: 0,
+            find_failures: 0,
             attempt: 1,
             look_until: None,
             quiet_at: None,
@@ -179,7 +181,7 @@ impl Machine {
                     part.clone(),
                     token,
                     Reason::TokenNotFound,
-                    format!("the token of {part} is not in its oplog"),
+                    format!("the token of {part} is not yet in the stored oplog"),
                 );
             }
             (Pending::Resurvey, Reply::Parts(parts)) => self.resurveyed(parts),
@@ -436,7 +438,7 @@ impl Machine {
             return self.fail(Reason::TokenTooEarly, detail);
         }
         if let Some(part) = self.record.parts.iter_mut().find(|part| part.id == id) {
-            part.token = Some(Token { attempt: self.attempt, time, discovered: false });
+            part.token = Some(Token { attempt: self.attempt, time, discovered: false, discovered_at: None });
         }
         let tokens: Option<Vec<_>> = self.record.parts.iter().map(|part| part.token).collect();
         if let Some(tokens) = tokens {
@@ -538,7 +540,8 @@ impl Machine {
             return self.fail(reason, why);
         }
         self.note_trouble(why);
-        self.wait(self.limits.pause, Next::Find(part, token));
+        self.wait(self.limits.backoff(self.find_failures), Next::Find(part, token));
+        self.find_failures = self.find_failures.saturating_add(1);
     }
 
     fn token_seen(&mut self, id: PartId, token: Token, seen: Seen) {
@@ -551,7 +554,7 @@ impl Machine {
             return self.fail(Reason::PrimaryChanged, detail);
         }
         let time = seen.time;
-        part.token = Some(Token { time, discovered: true, ..token });
+        part.token = Some(Token { time, discovered: true, discovered_at: Some(self.now), ..token });
         // The entry's own time is the truth; the reply's may be another write's that came later.
         self.record.cut = self.record.parts.iter().filter_map(|part| part.token).map(|token| token.time).min();
         if self.record.cut <= self.record.clock {

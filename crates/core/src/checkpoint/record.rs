@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{CheckpointId, ClusterId, ClusterTime};
@@ -43,7 +43,7 @@ pub enum State {
     Holding,
     /// All tokens are in, or it failed: the balancer is being put back.
     Releasing,
-    /// The balancer is back; the tokens are being read from the oplog.
+    /// The balancer is back; the tokens are waited for in the stored oplog.
     Discovering,
     Completed,
     Failed,
@@ -116,8 +116,11 @@ pub struct Token {
     pub attempt: u32,
     /// Its `ts` as far as known: from the write's reply, then from the entry itself.
     pub time: ClusterTime,
-    /// Whether the entry itself was read back from the oplog.
+    /// Whether the entry itself was found in the stored oplog.
     pub discovered: bool,
+    /// When it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovered_at: Option<Timestamp>,
 }
 
 /// The balancer as it was found, and what is needed to put it back.
@@ -184,7 +187,7 @@ pub enum Reason {
     TokenNotWritten,
     /// A token is not later than the cluster time that its part was told.
     TokenTooEarly,
-    /// A token was not found in the majority-committed oplog.
+    /// A token was not found in the stored oplog.
     TokenNotFound,
     /// A part's primary was another when it wrote the token than when its clock was read.
     PrimaryChanged,
@@ -211,7 +214,7 @@ impl Reason {
             Reason::NoClock => "The cluster's time could not be read.",
             Reason::TokenNotWritten => "A token could not be written with majority write concern.",
             Reason::TokenTooEarly => "A token was earlier than the cluster's time.",
-            Reason::TokenNotFound => "A token was not found in the majority-committed oplog.",
+            Reason::TokenNotFound => "A token was not found in the stored oplog in time.",
             Reason::PrimaryChanged => "A primary changed between the reading of the clock and the token.",
             Reason::PartsChanged => "A shard was added or removed meanwhile.",
             Reason::Interrupted => "The server stopped before the tokens were written.",
@@ -260,6 +263,12 @@ impl Checkpoint {
             (State::Completed, Some(released)) => Some(released.at),
             _ => None,
         }
+    }
+
+    /// From the balancer's return until the last token was found in the stored oplog; `None` unless all are.
+    pub fn discovery(&self) -> Option<SignedDuration> {
+        let found = self.parts.iter().map(|part| part.token?.discovered_at).collect::<Option<Vec<_>>>()?;
+        Some(found.into_iter().max()?.duration_since(self.released.as_ref()?.at))
     }
 
     /// Whether the balancer may be off because of this checkpoint.

@@ -46,7 +46,7 @@ pub async fn run(config: &Config, output: &Output, command: ClusterCommand) -> R
             let catalog = open_catalog(config)?;
             let project = context::project(&*catalog, &of.project).await?;
             let cluster = context::cluster(&*catalog, &project, &name).await?;
-            catalog.remove_cluster(cluster.id).await?;
+            catalog.remove_cluster(cluster.id, now()).await?;
             audited(&*catalog, format!("cluster remove {}", cluster.id)).await;
             output.print(&document(&cluster), || format!("forgot {name}; the cluster itself was not touched"));
             Ok(())

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Log, LogFormat};
-use crate::context::{chance, now, open_or_make_catalog};
+use crate::context::{chance, now, open_or_make_catalog, open_or_make_vault};
 use crate::error::CliError;
 
 /// How long the last entries of the audit trail may take.
@@ -34,9 +34,14 @@ pub async fn run(config: Config) -> Result<(), CliError> {
     let address = listener.local_addr().map_err(|e| CliError::Failed(e.to_string()))?;
     let catalog = open_or_make_catalog(&config)?;
 
-    let mut setup = Setup::new(catalog.clone(), Arc::new(now), instance());
+    let vault = Arc::new(open_or_make_vault(&config, &*catalog).await?);
+    tracing::info!("the vault is {}{}", vault.place(), if vault.is_encrypted() { ", encrypted" } else { "" });
+
+    let mut setup = Setup::new(catalog.clone(), vault, Arc::new(now), instance());
     setup.limits = config.limits();
     setup.interval = config.interval()?;
+    setup.pace = config.pace();
+    setup.retention = config.retention();
     setup.after_action = crash_point();
     let wake = setup.wake.clone();
     let engine = Engine::start(setup).await?;

@@ -103,7 +103,7 @@ fn completed(id: CheckpointId, cluster: ClusterId, started: Timestamp) -> Checkp
         id,
         replica_set: replica_set.into(),
         term: Some(1),
-        token: Some(Token { attempt: 1, time: time(increment), discovered: true }),
+        token: Some(Token { attempt: 1, time: time(increment), discovered: true, discovered_at: None }),
     };
     Checkpoint {
         state: State::Completed,

@@ -225,7 +225,7 @@ fn what_is_denied_is_not_tried_again() {
 }
 
 #[test]
-fn a_token_that_is_not_in_the_oplog_fails_the_checkpoint() {
+fn a_token_that_is_not_stored_in_time_fails_the_checkpoint() {
     let mut sim = Sim::new(true);
     answer_at(&mut sim, "find-token", || Outcome::Done(Reply::Seen(None)));
     let name = sim.stored.parts.iter().find(|part| part.token.is_none_or(|t| !t.discovered)).map(|p| p.id.clone());

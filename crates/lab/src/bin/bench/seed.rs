@@ -90,7 +90,12 @@ fn completed(cluster: ClusterId, n: i64) -> Result<Checkpoint> {
         id,
         replica_set: replica_set.into(),
         term: Some(1),
-        token: Some(Token { attempt: 1, time: ClusterTime::new(seconds + 1, increment), discovered: true }),
+        token: Some(Token {
+            attempt: 1,
+            time: ClusterTime::new(seconds + 1, increment),
+            discovered: true,
+            discovered_at: None,
+        }),
     };
     let checkpoint = Checkpoint {
         started: at(begin)?,

@@ -1,0 +1,365 @@
+//! The trait on SQLite: each method as one read or one write transaction. What is in them is in the file
+//! of its kind.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use rusqlite::params;
+use secrecy::SecretString;
+use stillpoint_core::checkpoint::{Checkpoint, PartId};
+use stillpoint_core::schedule::{Schedule, Setting};
+use stillpoint_core::stream::{CaptureReport, Gap, Segment, StoredToken, Stream};
+use stillpoint_core::{
+    CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime, ProjectId, Role, VaultId,
+};
+
+use super::{
+    SqliteCatalog, audit, checkpoints, credentials, gaps, identity, leases, retention, rows, segments, streams,
+};
+use super::{store, unless_gone, unless_taken};
+use crate::{
+    AccessToken, AuditEntry, Catalog, CatalogError, Cluster, Credential, CredentialKind, Lease, LeaseState,
+    Organization, Page, Project, Result, SegmentTotals,
+};
+
+#[async_trait]
+impl Catalog for SqliteCatalog {
+    async fn begin_serving(&self) -> Result<()> {
+        let mut path = self.0.path.as_os_str().to_owned();
+        path.push(".serve");
+        let failed = |e: std::io::Error| CatalogError::Store(e.to_string());
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        // The kernel gives the lock up when the process ends, however it ends.
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(CatalogError::AnotherServer(self.0.path.display().to_string()));
+            }
+            Err(std::fs::TryLockError::Error(e)) => return Err(failed(e)),
+        }
+        let _ = self.0.serving.set(file);
+        self.write(|transaction, _| leases::end_all(transaction)).await
+    }
+
+    fn version(&self) -> Result<Option<u64>> {
+        Ok(Some(self.0.watch.version()?))
+    }
+
+    async fn create_organization(&self, organization: &Organization) -> Result<()> {
+        let Organization { id, name, created } = organization.clone();
+        self.write(move |transaction, _| {
+            let sql = "INSERT INTO organizations (id, name, created) VALUES (?1, ?2, ?3)";
+            let inserted = transaction.execute(sql, params![id.to_string(), name, created.to_string()]);
+            let taken = || CatalogError::Duplicate { kind: "organisation", name: name.clone() };
+            inserted.map(drop).map_err(|e| unless_taken(e, taken))
+        })
+        .await
+    }
+
+    async fn organizations(&self) -> Result<Vec<Organization>> {
+        self.read(rows::organizations)
+    }
+
+    async fn create_project(&self, project: &Project) -> Result<()> {
+        let Project { id, organization, name, created } = project.clone();
+        self.write(move |transaction, _| {
+            let sql = "INSERT INTO projects (id, organization, name, created) VALUES (?1, ?2, ?3, ?4)";
+            let values = params![id.to_string(), organization.to_string(), name, created.to_string()];
+            let taken = || CatalogError::Duplicate { kind: "project", name: name.clone() };
+            let inserted = transaction.execute(sql, values);
+            inserted.map(drop).map_err(|e| unless_gone(e, "organisation", |e| unless_taken(e, taken)))
+        })
+        .await
+    }
+
+    async fn project(&self, id: ProjectId) -> Result<Option<Project>> {
+        self.read(|connection| rows::project(connection, "id", &id.to_string()))
+    }
+
+    async fn project_named(&self, name: &str) -> Result<Option<Project>> {
+        self.read(|connection| rows::project(connection, "name", name))
+    }
+
+    async fn projects(&self) -> Result<Vec<Project>> {
+        self.read(rows::projects)
+    }
+
+    async fn create_credential(&self, credential: &Credential) -> Result<()> {
+        let credential = credential.clone();
+        self.write(move |transaction, sealer| credentials::insert(transaction, sealer, &credential)).await
+    }
+
+    async fn credential(&self, kind: CredentialKind, login: &str) -> Result<Option<Credential>> {
+        self.read_as_one(|connection| credentials::by_login(connection, &self.0.sealer, &self.0.decoy, kind, login))
+    }
+
+    async fn credentials(&self, kind: CredentialKind, project: ProjectId) -> Result<Vec<Credential>> {
+        self.read_as_one(|connection| credentials::of_project(connection, &self.0.sealer, kind, project))
+    }
+
+    async fn rotate_credential(&self, id: CredentialId, proof: &SecretString) -> Result<bool> {
+        let proof = proof.clone();
+        self.write(move |transaction, sealer| credentials::rotate(transaction, sealer, id, &proof)).await
+    }
+
+    async fn grant(&self, id: CredentialId, project: ProjectId, role: Option<Role>) -> Result<()> {
+        self.write(move |transaction, _| credentials::grant(transaction, id, project, role)).await
+    }
+
+    async fn restrict_credential(&self, id: CredentialId, access_list: &[IpNet]) -> Result<bool> {
+        let access_list = access_list.to_vec();
+        self.write(move |transaction, _| credentials::restrict(transaction, id, &access_list)).await
+    }
+
+    async fn delete_credential(&self, id: CredentialId) -> Result<bool> {
+        self.write(move |transaction, _| credentials::delete(transaction, id)).await
+    }
+
+    async fn create_token(&self, token: &AccessToken, proof: &SecretString, now: Timestamp) -> Result<()> {
+        let (token, proof) = (token.clone(), proof.clone());
+        self.write(move |transaction, sealer| credentials::insert_token(transaction, sealer, &token, &proof, now)).await
+    }
+
+    async fn token(&self, hash: &[u8; 32]) -> Result<Option<(Credential, Timestamp)>> {
+        self.read_as_one(|connection| credentials::token(connection, &self.0.sealer, hash))
+    }
+
+    async fn revoke_token(&self, account: CredentialId, hash: &[u8; 32]) -> Result<()> {
+        let hash = *hash;
+        self.write(move |transaction, _| credentials::delete_token(transaction, account, &hash)).await
+    }
+
+    async fn add_cluster(&self, cluster: &Cluster) -> Result<()> {
+        let cluster = cluster.clone();
+        self.write(move |transaction, sealer| {
+            if let Some(name) = rows::cluster_of_identity(transaction, &cluster.identity)? {
+                return Err(CatalogError::SameCluster(name));
+            }
+            let taken = || CatalogError::Duplicate { kind: "cluster", name: cluster.name.clone() };
+            rows::insert_cluster(transaction, sealer, &cluster)?
+                .map_err(|e| unless_gone(e, "project", |e| unless_taken(e, taken)))
+        })
+        .await
+    }
+
+    async fn cluster(&self, id: ClusterId) -> Result<Option<Cluster>> {
+        self.read(|connection| rows::cluster(connection, &self.0.sealer, id))
+    }
+
+    async fn cluster_named(&self, project: ProjectId, name: &str) -> Result<Option<Cluster>> {
+        self.read(|connection| rows::cluster_named(connection, &self.0.sealer, project, name))
+    }
+
+    async fn count_clusters(&self, project: ProjectId) -> Result<u64> {
+        self.read(|connection| rows::count_clusters(connection, project))
+    }
+
+    async fn clusters(&self, project: Option<ProjectId>) -> Result<Vec<Cluster>> {
+        self.read(|connection| rows::clusters(connection, &self.0.sealer, project))
+    }
+
+    async fn remove_cluster(&self, id: ClusterId, now: Timestamp) -> Result<()> {
+        self.write(move |transaction, _| rows::delete_cluster(transaction, id, now)).await
+    }
+
+    async fn schedule(&self, cluster: ClusterId) -> Result<Schedule> {
+        self.read(|connection| rows::schedule(connection, cluster))
+    }
+
+    async fn change_schedule(&self, cluster: ClusterId, changes: &[(Setting, u32)]) -> Result<Schedule> {
+        let changes = changes.to_vec();
+        self.write(move |transaction, _| {
+            let mut schedule = rows::schedule(transaction, cluster)?;
+            changes.iter().for_each(|(setting, value)| schedule.set(*setting, *value));
+            rows::save_schedule(transaction, cluster, &schedule)?.map_err(|e| unless_gone(e, "cluster", store))?;
+            Ok(schedule)
+        })
+        .await
+    }
+
+    async fn claim_lease(
+        &self,
+        cluster: ClusterId,
+        holder: &str,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Option<Lease>> {
+        let holder = holder.to_owned();
+        self.write(move |transaction, _| leases::claim(transaction, cluster, holder, now, ttl)).await
+    }
+
+    async fn renew_lease(&self, lease: &Lease, now: Timestamp, ttl: Duration) -> Result<()> {
+        let lease = lease.clone();
+        self.write(move |transaction, _| leases::renew(transaction, &lease, now, ttl)).await
+    }
+
+    async fn release_lease(&self, lease: &Lease) -> Result<()> {
+        let lease = lease.clone();
+        self.write(move |transaction, _| leases::release(transaction, &lease)).await
+    }
+
+    async fn lease(&self, cluster: ClusterId) -> Result<Option<LeaseState>> {
+        self.read(|connection| leases::lease(connection, cluster))
+    }
+
+    async fn queue_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let checkpoint = checkpoint.clone();
+        self.write(move |transaction, _| checkpoints::queue(transaction, &checkpoint)).await
+    }
+
+    async fn save_checkpoint(&self, lease: &Lease, checkpoint: &Checkpoint) -> Result<()> {
+        let (lease, checkpoint) = (lease.clone(), checkpoint.clone());
+        self.write(move |transaction, _| checkpoints::save(transaction, &lease, &checkpoint)).await
+    }
+
+    async fn checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<Option<Checkpoint>> {
+        self.read(|connection| checkpoints::one_of(connection, cluster, id))
+    }
+
+    async fn checkpoints(&self, cluster: ClusterId, page: Page) -> Result<Vec<Checkpoint>> {
+        self.read(|connection| checkpoints::page(connection, cluster, page))
+    }
+
+    async fn count_checkpoints(&self, cluster: ClusterId) -> Result<u64> {
+        self.read(|connection| checkpoints::count(connection, cluster))
+    }
+
+    async fn unfinished_checkpoint(&self, cluster: ClusterId) -> Result<Option<Checkpoint>> {
+        self.read(|connection| checkpoints::unfinished(connection, cluster))
+    }
+
+    async fn delete_checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<()> {
+        self.write(move |transaction, _| checkpoints::delete(transaction, cluster, id)).await
+    }
+
+    async fn withdraw_checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<bool> {
+        self.write(move |transaction, _| checkpoints::withdraw(transaction, cluster, id)).await
+    }
+
+    async fn expired_checkpoints(&self, cluster: ClusterId, before: Timestamp, most: u64) -> Result<Vec<CheckpointId>> {
+        self.read_as_one(|connection| checkpoints::expired(connection, cluster, before, most))
+    }
+
+    async fn append_audit(&self, entries: &[AuditEntry]) -> Result<()> {
+        let entries = entries.to_vec();
+        self.write(move |transaction, _| entries.iter().try_for_each(|entry| audit::insert(transaction, entry))).await
+    }
+
+    async fn audit(&self, page: Page) -> Result<Vec<AuditEntry>> {
+        self.read(|connection| audit::page(connection, page))
+    }
+
+    async fn trim_audit(&self, before: Timestamp, most: u64) -> Result<u64> {
+        self.write(move |transaction, _| audit::trim(transaction, before, most)).await
+    }
+
+    async fn id(&self) -> Result<CatalogId> {
+        self.read(identity::id)
+    }
+
+    async fn bind_vault(&self, vault: VaultId) -> Result<()> {
+        self.write(move |transaction, _| identity::bind_vault(transaction, vault)).await
+    }
+
+    async fn vault(&self) -> Result<Option<VaultId>> {
+        self.read(identity::vault)
+    }
+
+    async fn streams(&self, cluster: ClusterId) -> Result<Vec<Stream>> {
+        self.read(|connection| streams::all_of(connection, cluster))
+    }
+
+    async fn stream(&self, cluster: ClusterId, part: &PartId) -> Result<Option<Stream>> {
+        self.read(|connection| streams::stream(connection, cluster, part))
+    }
+
+    async fn begin_stream(&self, lease: &Lease, stream: &Stream, gap: Option<&Gap>) -> Result<()> {
+        let (lease, stream, gap) = (lease.clone(), stream.clone(), gap.cloned());
+        self.write(move |transaction, _| streams::begin(transaction, &lease, &stream, gap.as_ref())).await
+    }
+
+    async fn end_stream(&self, lease: &Lease, part: &PartId, at: Timestamp) -> Result<()> {
+        let (lease, part) = (lease.clone(), part.clone());
+        self.write(move |transaction, _| streams::end(transaction, &lease, &part, at)).await
+    }
+
+    async fn gaps(&self, cluster: ClusterId) -> Result<Vec<Gap>> {
+        self.read(|connection| gaps::all_of(connection, cluster))
+    }
+
+    async fn add_gap(&self, cluster: ClusterId, gap: &Gap) -> Result<()> {
+        let gap = gap.clone();
+        self.write(move |transaction, _| gaps::insert(transaction, cluster, &gap)).await
+    }
+
+    async fn remove_gap(
+        &self,
+        cluster: ClusterId,
+        part: &PartId,
+        after: ClusterTime,
+        until: ClusterTime,
+    ) -> Result<()> {
+        let part = part.clone();
+        self.write(move |transaction, _| gaps::delete(transaction, cluster, &part, after, until)).await
+    }
+
+    async fn report_capture(&self, cluster: ClusterId, part: &PartId, report: &CaptureReport) -> Result<()> {
+        let (part, report) = (part.clone(), report.clone());
+        self.write(move |transaction, _| streams::report(transaction, cluster, &part, &report)).await
+    }
+
+    async fn capture_reports(&self, cluster: ClusterId) -> Result<Vec<(PartId, CaptureReport)>> {
+        self.read(|connection| streams::reports(connection, cluster))
+    }
+
+    async fn append_segment(&self, lease: &Lease, segment: &Segment) -> Result<()> {
+        let (lease, segment) = (lease.clone(), segment.clone());
+        self.write(move |transaction, _| segments::append(transaction, &lease, &segment)).await
+    }
+
+    async fn last_segment(&self, cluster: ClusterId, part: &PartId) -> Result<Option<Segment>> {
+        self.read_as_one(|connection| segments::last(connection, cluster, part))
+    }
+
+    async fn segments(
+        &self,
+        cluster: ClusterId,
+        part: &PartId,
+        from: ClusterTime,
+        to: ClusterTime,
+        most: u64,
+    ) -> Result<Vec<Segment>> {
+        self.read_as_one(|connection| segments::between(connection, cluster, part, from, to, most))
+    }
+
+    async fn segment_totals(&self, cluster: ClusterId, part: &PartId) -> Result<SegmentTotals> {
+        self.read(|connection| segments::totals(connection, cluster, part))
+    }
+
+    async fn stored_tokens(&self, cluster: ClusterId, id: CheckpointId) -> Result<Vec<(PartId, StoredToken)>> {
+        self.read(|connection| segments::tokens(connection, cluster, id))
+    }
+
+    async fn drop_segments(&self, lease: &Lease, part: &PartId, before: OpTime, now: Timestamp) -> Result<u64> {
+        let (lease, part) = (lease.clone(), part.clone());
+        self.write(move |transaction, _| retention::drop_segments(transaction, &lease, &part, before, now)).await
+    }
+
+    async fn doomed(&self, before: Timestamp, most: u64) -> Result<Vec<String>> {
+        self.read(|connection| retention::doomed(connection, before, most))
+    }
+
+    async fn forget_doomed(&self, names: &[String]) -> Result<()> {
+        let names = names.to_vec();
+        self.write(move |transaction, _| retention::forget(transaction, &names)).await
+    }
+
+    async fn unreferenced(&self, names: &[String]) -> Result<Vec<String>> {
+        self.read_as_one(|connection| retention::unreferenced(connection, names))
+    }
+}

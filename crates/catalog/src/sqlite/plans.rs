@@ -1,0 +1,69 @@
+//! That no statement on segments walks through all of them or sorts them: an append, the last segment and
+//! a page take as long with hundreds of thousands as with none.
+
+use rusqlite::types::Value;
+
+use super::{SqliteCatalog, lock, retention, segments};
+
+/// SQLite's steps for a statement, one a line.
+fn plan(catalog: &SqliteCatalog, sql: &str) -> String {
+    let writer = lock(&catalog.0.writer);
+    let mut statement = writer.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let parameters = vec![Value::Integer(1); statement.parameter_count()];
+    let steps = statement.query_map(rusqlite::params_from_iter(parameters), |row| row.get::<_, String>("detail"));
+    steps.unwrap().map(|step| step.unwrap() + "\n").collect()
+}
+
+/// Whether it looks at every row of a table, or at all rows before the first. The runs of a stream are few.
+fn walks(plan: &str) -> bool {
+    plan.lines().any(|step| {
+        let scan = step.starts_with("SCAN ") && !["SCAN runs", "SCAN CONSTANT ROW"].contains(&step);
+        scan || step.contains("TEMP B-TREE") || step.contains("AUTOMATIC")
+    })
+}
+
+#[test]
+fn every_statement_on_segments_finds_its_rows_by_an_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, key) = (folder.path().join("stillpoint.db"), folder.path().join("stillpoint.key"));
+    let catalog = SqliteCatalog::open_with_key_file(&path, &key).unwrap();
+    let in_order = "USING INDEX segments_in_order (stream=? AND run=?";
+    for (sql, step) in [
+        (segments::INSERT, ""),
+        (segments::LAST, in_order),
+        (segments::ENDING_AT, in_order),
+        (segments::FROM, in_order),
+        (segments::RUNS, "USING COVERING INDEX segments_in_order (stream=? AND run>?)"),
+        (segments::TOTALS, "SEARCH totals USING INTEGER PRIMARY KEY"),
+        (segments::TOKENS, "USING INDEX stored_tokens_by_checkpoint (checkpoint=?)"),
+        (retention::NEWEST, "USING COVERING INDEX segments_in_order (stream=?)"),
+        (retention::UNTIL, in_order),
+        (retention::DOOM, "USING COVERING INDEX segments_by_name (name=?)"),
+        (retention::DOOM_CLUSTER, "segments_in_order (stream=?)"),
+        (retention::DOOMED, "USING COVERING INDEX doomed_by_time (at_ms<?)"),
+        (retention::REFERENCED, "USING COVERING INDEX segments_by_name (name=?)"),
+    ] {
+        let plan = plan(&catalog, sql);
+        assert!(plan.contains(step) && !walks(&plan), "{sql}\n{plan}");
+    }
+    assert!(walks(&plan(&catalog, "SELECT * FROM segments ORDER BY name")), "what this test would notice");
+}
+
+/// A row that goes takes others along: they must be found without a walk too.
+#[test]
+fn every_reference_has_an_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, key) = (folder.path().join("stillpoint.db"), folder.path().join("stillpoint.key"));
+    let catalog = SqliteCatalog::open_with_key_file(&path, &key).unwrap();
+    for (table, column) in [
+        ("streams", "cluster"),
+        ("segments", "stream"),
+        ("totals", "stream"),
+        ("stored_tokens", "segment"),
+        ("gaps", "cluster"),
+        ("capture_reports", "cluster"),
+    ] {
+        let plan = plan(&catalog, &format!("SELECT 1 FROM {table} WHERE {column} = ?1"));
+        assert!(!walks(&plan), "{table}\n{plan}");
+    }
+}

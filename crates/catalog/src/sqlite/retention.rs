@@ -1,0 +1,83 @@
+//! Segments that are forgotten, and the blobs that are to go with them.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Transaction, params};
+use stillpoint_core::checkpoint::PartId;
+use stillpoint_core::stream::Segment;
+use stillpoint_core::{ClusterId, OpTime};
+
+use super::rows::{all, execute, limit, one};
+use super::{leases, segments, store, streams};
+use crate::{DROPPED_AT_ONCE, Lease, Result};
+
+pub(super) const NEWEST: &str =
+    "SELECT id FROM segments WHERE stream = ?1 ORDER BY run DESC, last_s DESC, last_i DESC LIMIT 1";
+pub(super) const UNTIL: &str = "SELECT id, record FROM segments
+     WHERE stream = ?1 AND run = ?2 AND (last_s, last_i) <= (?3, ?4) ORDER BY last_s, last_i LIMIT ?5";
+/// A blob that another segment has too stays: the same entries may have been captured twice.
+pub(super) const DOOM: &str =
+    "INSERT INTO doomed (name, at_ms) SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM segments WHERE name = ?1)
+     ON CONFLICT (name) DO NOTHING";
+pub(super) const DOOM_CLUSTER: &str = "INSERT INTO doomed (name, at_ms)
+     SELECT name, ?2 FROM streams CROSS JOIN segments ON stream = streams.id WHERE cluster = ?1
+     ON CONFLICT (name) DO NOTHING";
+pub(super) const DOOMED: &str = "SELECT name FROM doomed WHERE at_ms < ?1 ORDER BY at_ms, name LIMIT ?2";
+pub(super) const REFERENCED: &str =
+    "SELECT 1 WHERE EXISTS (SELECT 1 FROM segments WHERE name = ?1) OR EXISTS (SELECT 1 FROM doomed WHERE name = ?1)";
+
+pub fn drop_segments(
+    transaction: &Transaction,
+    lease: &Lease,
+    part: &PartId,
+    before: OpTime,
+    now: Timestamp,
+) -> Result<u64> {
+    leases::fence(transaction, lease, lease.cluster)?;
+    let Some(streams::Key { stream, .. }) = streams::key(transaction, lease.cluster, part)? else { return Ok(0) };
+    let newest = one(transaction, NEWEST, params![stream], |row| row.get::<_, i64>("id").map_err(store))?;
+    let mut gone: Vec<Segment> = Vec::new();
+    for run in segments::runs(transaction, stream)? {
+        let left = DROPPED_AT_ONCE - gone.len() as u64;
+        let place = params![stream, run, before.time.seconds, before.time.increment, limit(left)];
+        let old = all(transaction, UNTIL, place, |row| {
+            Ok((row.get::<_, i64>("id").map_err(store)?, segments::segment_of(row)?))
+        })?;
+        for (id, segment) in old.into_iter().filter(|(id, segment)| Some(*id) != newest && segment.last < before) {
+            execute(transaction, "DELETE FROM segments WHERE id = ?1", params![id]).map_err(store)?;
+            execute(transaction, DOOM, params![segment.name(), now.as_millisecond()]).map_err(store)?;
+            gone.push(segment);
+        }
+    }
+    segments::count(transaction, stream, &gone, -1)?;
+    Ok(gone.len() as u64)
+}
+
+pub fn doom_cluster(transaction: &Transaction, cluster: ClusterId, now: Timestamp) -> Result<()> {
+    execute(transaction, DOOM_CLUSTER, params![cluster.to_string(), now.as_millisecond()]).map(drop).map_err(store)
+}
+
+pub fn is_doomed(connection: &Connection, name: &str) -> Result<bool> {
+    let found = one(connection, "SELECT 1 FROM doomed WHERE name = ?1", params![name], |_| Ok(()))?;
+    Ok(found.is_some())
+}
+
+pub fn doomed(connection: &Connection, before: Timestamp, most: u64) -> Result<Vec<String>> {
+    let until = params![before.as_millisecond(), limit(most)];
+    all(connection, DOOMED, until, |row| row.get("name").map_err(store))
+}
+
+pub fn forget(transaction: &Transaction, names: &[String]) -> Result<()> {
+    names.iter().try_for_each(|name| {
+        execute(transaction, "DELETE FROM doomed WHERE name = ?1", params![name]).map(drop).map_err(store)
+    })
+}
+
+pub fn unreferenced(connection: &Connection, names: &[String]) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for name in names {
+        if one(connection, REFERENCED, params![name], |_| Ok(()))?.is_none() {
+            found.push(name.clone());
+        }
+    }
+    Ok(found)
+}

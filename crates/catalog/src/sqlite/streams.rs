@@ -1,0 +1,79 @@
+//! Rows of streams, and of the reports on their capture.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Row, Transaction, params};
+use stillpoint_core::ClusterId;
+use stillpoint_core::checkpoint::PartId;
+use stillpoint_core::stream::{CaptureReport, Gap, Stream};
+
+use super::rows::{all, execute, one, record_of, text_of};
+use super::{gaps, leases, store, unless_gone};
+use crate::{CatalogError, Lease, Result};
+
+const WHAT: &str = "a stream";
+const REPORT: &str = "a report on capture";
+
+fn stream_of(row: &Row) -> Result<Stream> {
+    record_of(row, WHAT)
+}
+
+pub fn all_of(connection: &Connection, cluster: ClusterId) -> Result<Vec<Stream>> {
+    let sql = "SELECT record FROM streams WHERE cluster = ?1 ORDER BY part";
+    all(connection, sql, params![cluster.to_string()], stream_of)
+}
+
+pub fn stream(connection: &Connection, cluster: ClusterId, part: &PartId) -> Result<Option<Stream>> {
+    let sql = "SELECT record FROM streams WHERE cluster = ?1 AND part = ?2";
+    one(connection, sql, params![cluster.to_string(), part.key()], stream_of)
+}
+
+/// What the segments of a stream refer to.
+#[derive(Clone, Copy)]
+pub struct Key {
+    pub stream: i64,
+    /// How often it has begun. A segment's predecessor is one of the same run.
+    pub run: i64,
+}
+
+pub fn key(connection: &Connection, cluster: ClusterId, part: &PartId) -> Result<Option<Key>> {
+    let sql = "SELECT id, run FROM streams WHERE cluster = ?1 AND part = ?2";
+    one(connection, sql, params![cluster.to_string(), part.key()], |row| {
+        Ok(Key { stream: row.get("id").map_err(store)?, run: row.get("run").map_err(store)? })
+    })
+}
+
+pub fn begin(transaction: &Transaction, lease: &Lease, stream: &Stream, gap: Option<&Gap>) -> Result<()> {
+    leases::fence(transaction, lease, stream.cluster)?;
+    if gap.is_some_and(|gap| gap.part != stream.part) {
+        return Err(CatalogError::BrokenRule("the gap before a stream is of the same part"));
+    }
+    let sql = "INSERT INTO streams (cluster, part, run, record) VALUES (?1, ?2, 1, ?3)
+               ON CONFLICT (cluster, part) DO UPDATE SET run = run + 1, record = ?3";
+    let values = params![stream.cluster.to_string(), stream.part.key(), text_of(stream, WHAT)?];
+    execute(transaction, sql, values).map_err(store)?;
+    gap.map_or(Ok(()), |gap| gaps::insert(transaction, stream.cluster, gap))
+}
+
+pub fn end(transaction: &Transaction, lease: &Lease, part: &PartId, at: Timestamp) -> Result<()> {
+    leases::fence(transaction, lease, lease.cluster)?;
+    let mut stream = stream(transaction, lease.cluster, part)?.ok_or(CatalogError::Gone("stream"))?;
+    if stream.ended.is_some() {
+        return Ok(());
+    }
+    stream.ended = Some(at);
+    let sql = "UPDATE streams SET record = ?3 WHERE cluster = ?1 AND part = ?2";
+    let values = params![lease.cluster.to_string(), part.key(), text_of(&stream, WHAT)?];
+    execute(transaction, sql, values).map(drop).map_err(store)
+}
+
+pub fn report(transaction: &Transaction, cluster: ClusterId, part: &PartId, report: &CaptureReport) -> Result<()> {
+    let sql = "INSERT INTO capture_reports (cluster, part, record) VALUES (?1, ?2, ?3)
+               ON CONFLICT (cluster, part) DO UPDATE SET record = ?3";
+    let values = params![cluster.to_string(), part.key(), text_of(&(part, report), REPORT)?];
+    execute(transaction, sql, values).map(drop).map_err(|e| unless_gone(e, "cluster", store))
+}
+
+pub fn reports(connection: &Connection, cluster: ClusterId) -> Result<Vec<(PartId, CaptureReport)>> {
+    let sql = "SELECT record FROM capture_reports WHERE cluster = ?1 ORDER BY part";
+    all(connection, sql, params![cluster.to_string()], |row| record_of(row, REPORT))
+}

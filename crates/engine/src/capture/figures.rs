@@ -1,0 +1,155 @@
+//! How a part's capture stands, for the log, the metrics and the operator.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use stillpoint_core::ClusterTime;
+use stillpoint_core::stream::{CaptureReport, Segment};
+use stillpoint_mongo::tail::Extent;
+
+/// What one part's capture has come to; written by its task, read by whoever wants to know.
+#[derive(Debug)]
+pub(crate) struct Figures {
+    /// What it is about, for the log.
+    name: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stored: Option<ClusterTime>,
+    committed: Option<ClusterTime>,
+    /// The newest entry that is in a segment, sealed or not.
+    taken: Option<ClusterTime>,
+    extent: Option<Extent>,
+    trouble: Option<(Timestamp, String)>,
+    halted: bool,
+}
+
+impl Figures {
+    pub fn new(name: String) -> Figures {
+        Figures { name, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing here can panic while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn stored(&self) -> Option<ClusterTime> {
+        self.state().stored
+    }
+
+    /// Capture goes on after what is stored.
+    pub fn resumed(&self, stored: Option<ClusterTime>) {
+        self.state().stored = stored;
+    }
+
+    /// A batch was read: the part can be reached.
+    pub fn read(&self, committed: Option<ClusterTime>) {
+        let mut state = self.state();
+        state.committed = state.committed.max(committed);
+    }
+
+    /// An entry was taken in, and all before it.
+    pub fn taken(&self, last: Option<ClusterTime>) {
+        self.state().taken = last;
+    }
+
+    /// Whether everything was taken in that a majority had when it was last asked.
+    pub fn has_caught_up(&self) -> bool {
+        let state = self.state();
+        state.committed.is_some() && state.taken >= state.committed
+    }
+
+    pub fn sealed(&self, segment: &Segment) {
+        let mut state = self.state();
+        state.stored = Some(segment.last.time);
+        state.halted = false;
+        if state.trouble.take().is_some() {
+            tracing::info!(capture = self.name, stored = %segment.last, "capture goes on");
+        }
+    }
+
+    pub fn extent(&self, extent: Extent) {
+        self.state().extent = Some(extent);
+    }
+
+    /// Something is in the way, and is tried again. Said in the log once, and again when it changes.
+    pub fn trouble(&self, now: Timestamp, why: String) {
+        self.note(now, why, false);
+    }
+
+    /// No further try helps until somebody does something.
+    pub fn halted(&self, now: Timestamp, why: String) {
+        self.note(now, why, true);
+    }
+
+    fn note(&self, now: Timestamp, why: String, halted: bool) {
+        let mut state = self.state();
+        let since = state.trouble.as_ref().map_or(now, |(since, _)| *since);
+        let is_new = state.trouble.as_ref().is_none_or(|(_, before)| *before != why);
+        match (is_new, halted) {
+            (true, true) => tracing::error!(capture = self.name, why, "capture has halted"),
+            (true, false) => tracing::warn!(capture = self.name, why, "capture: trying again"),
+            (false, _) => {}
+        }
+        state.trouble = Some((since, why));
+        state.halted = halted;
+    }
+
+    pub fn report(&self, now: Timestamp) -> CaptureReport {
+        let state = self.state();
+        let oldest = state.extent.map(|extent| extent.oldest.time);
+        let majority = state.committed.max(state.stored);
+        CaptureReport {
+            at: now,
+            stored: state.stored,
+            majority,
+            oldest,
+            behind_bytes: behind(state.stored, majority, state.extent),
+            trouble: state.trouble.clone(),
+            halted: state.halted,
+        }
+    }
+}
+
+/// The bytes of the oplog after what is stored, as if it had grown at one rate all along.
+fn behind(stored: Option<ClusterTime>, majority: Option<ClusterTime>, extent: Option<Extent>) -> Option<u64> {
+    let (stored, majority, extent) = (stored?, majority?, extent?);
+    let window = u64::from(majority.seconds.saturating_sub(extent.oldest.time.seconds)).max(1);
+    let lag = u64::from(majority.seconds.saturating_sub(stored.seconds)).min(window);
+    Some(((u128::from(extent.bytes) * u128::from(lag)) / u128::from(window)) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use stillpoint_core::OpTime;
+
+    use super::*;
+
+    #[test]
+    fn the_bytes_behind_are_the_oplogs_share_of_the_seconds_behind() {
+        let time = |seconds| Some(ClusterTime::new(seconds, 1));
+        let extent = Some(Extent { oldest: OpTime::new(ClusterTime::new(1_000, 1), 1), bytes: 1 << 30 });
+        assert_eq!(behind(time(2_000), time(2_000), extent), Some(0));
+        assert_eq!(behind(time(1_500), time(2_000), extent), Some(1 << 29));
+        assert_eq!(
+            behind(time(500), time(2_000), extent),
+            Some(1 << 30),
+            "more than the oplog holds is lost, not behind"
+        );
+        assert_eq!(behind(time(1_000), time(1_000), extent), Some(0), "a new oplog");
+        assert_eq!(behind(None, time(2_000), extent), None);
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_reported_since_it_first_was_until_a_segment_is_stored() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let figures = Figures::new("rs0".into());
+        figures.trouble(at(1), "one".into());
+        figures.halted(at(2), "two".into());
+        let report = figures.report(at(3));
+        assert_eq!((report.trouble, report.halted), (Some((at(1), "two".into())), true));
+    }
+}

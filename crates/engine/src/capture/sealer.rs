@@ -1,0 +1,214 @@
+//! The segment that is being filled: what goes into it, and when it is to be sealed.
+
+use jiff::Timestamp;
+use stillpoint_core::checkpoint::PartId;
+use stillpoint_core::stream::{BlobId, OpenTransaction, Segment, StoredToken, place};
+use stillpoint_core::{ClusterId, ClusterTime, OpTime};
+use stillpoint_oplog::segment::{DEFAULT_BLOCK, DEFAULT_LEVEL, Seal, SegmentWriter, WriteError};
+use stillpoint_oplog::transactions::{TransactionError, Transactions};
+use stillpoint_oplog::{Entry, EntryError, Kind};
+
+use super::part::Pace;
+use super::ports::{EntryBatch, NotAnEntry, Take};
+
+/// What must not be in an oplog: capture stops rather than pass it over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    #[error("after {after}: {why}")]
+    Entry { after: OpTimeOrStart, why: EntryError },
+    #[error("after {after}: the server's reply holds something that is no entry: {why}")]
+    NotAnEntry { after: OpTimeOrStart, why: String },
+    #[error(transparent)]
+    Transaction(#[from] TransactionError),
+    #[error(transparent)]
+    Segment(#[from] WriteError),
+}
+
+/// Where in the stream something went wrong.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OpTimeOrStart(Option<OpTime>);
+
+impl std::fmt::Display for OpTimeOrStart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(at) => at.fmt(f),
+            None => f.write_str("the beginning of the stream"),
+        }
+    }
+}
+
+/// Which stream a segment is of.
+#[derive(Debug, Clone)]
+pub(crate) struct Of {
+    pub cluster: ClusterId,
+    pub part: PartId,
+}
+
+/// Why a segment is to be sealed now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    Token,
+    Size,
+}
+
+/// A segment being filled.
+pub(crate) struct Sealer {
+    of: Of,
+    full: u64,
+    long: u64,
+    writer: SegmentWriter,
+    transactions: Transactions,
+    /// The transactions that were open before its first entry.
+    open_before: Vec<OpenTransaction>,
+    tokens: Vec<StoredToken>,
+    /// The last entry of the stream, in this segment or before it.
+    last: Option<OpTime>,
+    /// The last entry that is stored: the oplog is read from it on, once more.
+    overlap: Option<OpTime>,
+}
+
+/// A segment that has all its entries, and is to be stored.
+pub(crate) struct Full {
+    of: Of,
+    writer: SegmentWriter,
+    open_before: Vec<OpenTransaction>,
+    open_after: Vec<OpenTransaction>,
+    tokens: Vec<StoredToken>,
+}
+
+impl Sealer {
+    /// For the entries after `last`, which is read once more and left out.
+    pub fn new(
+        of: Of,
+        pace: &Pace,
+        last: Option<OpTime>,
+        open: Vec<OpenTransaction>,
+        complete_from: ClusterTime,
+    ) -> Result<Sealer, Unfit> {
+        Ok(Sealer {
+            of,
+            full: pace.full,
+            long: pace.long,
+            writer: writer()?,
+            open_before: open.clone(),
+            transactions: Transactions::new(open, complete_from)?,
+            tokens: Vec::new(),
+            last,
+            overlap: last,
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.writer.is_empty()
+    }
+
+    /// The newest entry, in this segment or before it.
+    pub fn last(&self) -> Option<ClusterTime> {
+        self.last.map(|last| last.time)
+    }
+
+    /// Takes the entries of a batch from the `skip`th on, until the segment is to be sealed; how many
+    /// were taken.
+    pub fn take(&mut self, batch: &impl EntryBatch, skip: usize) -> Result<(usize, Option<Due>), Unfit> {
+        let mut due = None;
+        let after = OpTimeOrStart(self.last);
+        let taken = batch.each(skip, |bytes| {
+            due = self.entry(bytes)?;
+            Ok(if due.is_some() { Take::Enough } else { Take::More })
+        });
+        let taken = taken.map_err(|e: Refused| match e {
+            Refused::Unfit(unfit) => unfit,
+            Refused::NotAnEntry(why) => Unfit::NotAnEntry { after, why },
+        })?;
+        Ok((taken, due))
+    }
+
+    fn entry(&mut self, bytes: &[u8]) -> Result<Option<Due>, Unfit> {
+        let entry = Entry::read(bytes).map_err(|why| Unfit::Entry { after: OpTimeOrStart(self.last), why })?;
+        if self.overlap.take() == Some(entry.at) {
+            return Ok(None);
+        }
+        self.writer.push(bytes, entry.at)?;
+        self.transactions.see(&entry)?;
+        self.last = Some(entry.at);
+        if let Kind::Token(token) = &entry.kind {
+            self.tokens.push(StoredToken { checkpoint: token.checkpoint, attempt: token.attempt, at: entry.at });
+            return Ok(Some(Due::Token));
+        }
+        let full = self.writer.compressed_bytes() >= self.full || self.writer.raw_bytes() >= self.long;
+        Ok(full.then_some(Due::Size))
+    }
+
+    /// Takes out what there is, and begins the next segment.
+    pub fn cut(&mut self) -> Result<Full, Unfit> {
+        let open = self.transactions.open();
+        Ok(Full {
+            of: self.of.clone(),
+            writer: std::mem::replace(&mut self.writer, writer()?),
+            open_before: std::mem::replace(&mut self.open_before, open.clone()),
+            open_after: open,
+            tokens: std::mem::take(&mut self.tokens),
+        })
+    }
+}
+
+fn writer() -> Result<SegmentWriter, WriteError> {
+    SegmentWriter::new(DEFAULT_LEVEL, DEFAULT_BLOCK)
+}
+
+/// An [`Unfit`], or what becomes one.
+enum Refused {
+    Unfit(Unfit),
+    NotAnEntry(String),
+}
+
+impl From<Unfit> for Refused {
+    fn from(unfit: Unfit) -> Refused {
+        Refused::Unfit(unfit)
+    }
+}
+
+impl From<NotAnEntry> for Refused {
+    fn from(NotAnEntry(why): NotAnEntry) -> Refused {
+        Refused::NotAnEntry(why)
+    }
+}
+
+/// A sealed segment's bytes, and its record but for what the vault makes of it.
+pub(crate) struct Sealed {
+    pub content: Vec<u8>,
+    pub record: Segment,
+}
+
+impl Sealed {
+    /// The blob's name without its id.
+    pub fn place(&self) -> String {
+        place(self.record.cluster, &self.record.part, self.record.first.time)
+    }
+}
+
+impl Full {
+    /// Compresses what is left and writes the header. `None` of an empty one.
+    pub fn seal(self, previous: Option<BlobId>, now: Timestamp) -> Result<Option<Sealed>, Unfit> {
+        let (Some(first), Some(last)) = (self.writer.first(), self.writer.last()) else { return Ok(None) };
+        let (entries, bytes) = (self.writer.entries(), self.writer.raw_bytes());
+        let Of { cluster, part } = self.of;
+        let content = self.writer.seal(Seal { cluster, part: part.clone(), previous, open: self.open_before })?;
+        let record = Segment {
+            cluster,
+            part,
+            // Known once it is stored.
+            blob: BlobId([0; 32]),
+            previous,
+            first,
+            last,
+            entries,
+            bytes,
+            stored: 0,
+            sealed: now,
+            tokens: self.tokens,
+            open: self.open_after,
+        };
+        Ok(Some(Sealed { content, record }))
+    }
+}

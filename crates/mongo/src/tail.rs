@@ -1,0 +1,236 @@
+//! A part's oplog, read as it grows: majority-committed entries, raw, in batches.
+//!
+//! An entry that a majority has can not be rolled back, so what was read once stays true whichever
+//! member it is read from: secondaries are asked first, to spare the primary.
+
+use std::time::Duration;
+
+use bson::{Bson, RawDocument, doc, rawdoc};
+use futures::StreamExt;
+use mongodb::error::Error;
+use mongodb::options::{CursorType, ReadPreference, ReadPreferenceOptions, SelectionCriteria};
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
+use stillpoint_core::stream::Position;
+use stillpoint_core::{ClusterTime, OpTime};
+
+use crate::error::{MongoError, Result};
+use crate::part::{PartLink, cluster_time, hello, read_config, timestamp};
+use crate::privileges::{NOTHING, READ_OPLOG, READ_TRANSACTIONS, SEE_OPLOG_SIZE};
+
+/// How long the server waits for a new entry before it answers with an empty batch.
+const AWAIT: Duration = Duration::from_millis(1_000);
+/// A member that is further behind is not read from: the least that MongoDB takes.
+const STALENESS: Duration = Duration::from_secs(90);
+/// More transactions than can be prepared at once; one more is an error, never one left out.
+const MOST_PREPARED: i64 = 100_000;
+
+/// An oplog that is being read.
+pub struct Tail {
+    part: PartLink,
+    cursor: Box<RawBatchCursor>,
+}
+
+/// What came of opening an oplog where it was left.
+pub enum Opened {
+    /// The first entry of the first batch is the one that was left off at, if one was.
+    Tail(Tail, Batch),
+    /// The oplog begins after it.
+    RolledOver { oldest: OpTime },
+    /// The oplog reaches back to it, and it is not there: something else is, or nothing.
+    Diverged { instead: OpTime },
+}
+
+/// Some entries, in the order of the oplog; none if there was nothing new for a moment.
+pub struct Batch(RawBatch);
+
+impl Batch {
+    /// Each entry as the server wrote it. An element that is no document would be a defect of the server.
+    pub fn entries(&self) -> impl Iterator<Item = std::result::Result<&[u8], String>> {
+        let (array, broken) = match self.0.doc_slices() {
+            Ok(array) => (Some(array), None),
+            Err(e) => (None, Some(e.to_string())),
+        };
+        let entries = array.into_iter().flatten().map(|element| match element {
+            Ok(element) => element.as_document().map(RawDocument::as_bytes).ok_or_else(|| "it is no document".into()),
+            Err(e) => Err(e.to_string()),
+        });
+        broken.map(Err).into_iter().chain(entries)
+    }
+
+    /// The bytes of the whole reply.
+    pub fn bytes(&self) -> usize {
+        self.0.as_raw_document().as_bytes().len()
+    }
+
+    /// The newest time that a majority of the part's members has, as the member that answered knows.
+    pub fn committed(&self) -> Option<ClusterTime> {
+        let time = self.0.as_raw_document().get_timestamp("lastCommittedOpTime").ok()?;
+        Some(ClusterTime::new(time.time, time.increment))
+    }
+}
+
+/// Where a stream is to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beginning {
+    /// The first entry of the oldest transaction that is prepared, or the newest entry.
+    pub from: ClusterTime,
+    /// Every transaction that is open at this time or later has all its entries from there on.
+    pub complete_from: ClusterTime,
+}
+
+/// How far an oplog reaches, and how large it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    pub oldest: OpTime,
+    pub bytes: u64,
+}
+
+impl PartLink {
+    /// Where a stream that begins now has to begin; or one that is to hold everything `since` a time.
+    ///
+    /// The primary's newest majority-committed entry is asked for before and after the transactions: one
+    /// that is open at the second time was either prepared when they were read, and so is among them, or
+    /// is younger than the first.
+    pub async fn beginning(&self, since: Option<ClusterTime>) -> Result<Beginning> {
+        let before = self.committed().await?;
+        let filter = doc! {"state": "prepared"};
+        let prepared = read_config(self, &READ_TRANSACTIONS, "transactions", filter, MOST_PREPARED).await?;
+        let wrong =
+            |why: &str| MongoError::Reply { part: self.id.to_string(), what: READ_TRANSACTIONS.what, why: why.into() };
+        if prepared.len() as i64 >= MOST_PREPARED {
+            return Err(wrong("more transactions are prepared than can be"));
+        }
+        let starts = prepared.iter().map(|record| {
+            let start =
+                record.get_document("startOpTime").ok().and_then(|start| start.get("ts")).and_then(cluster_time);
+            start.ok_or_else(|| wrong("a prepared transaction without startOpTime.ts"))
+        });
+        let starts = starts.collect::<Result<Vec<_>>>()?;
+        let after = self.committed().await?;
+        let from = starts.into_iter().chain([since.unwrap_or(before)]).min().unwrap_or(before);
+        Ok(Beginning { from, complete_from: since.unwrap_or(after) })
+    }
+
+    /// The newest entry that a majority has.
+    async fn committed(&self) -> Result<ClusterTime> {
+        let hello = hello(self).await?;
+        let newest = hello.get_document("lastWrite").and_then(|write| write.get_document("majorityOpTime"));
+        let time = newest.ok().and_then(|optime| optime.get("ts")).and_then(cluster_time);
+        time.ok_or_else(|| MongoError::Reply {
+            part: self.id.to_string(),
+            what: NOTHING.what,
+            why: "it has no lastWrite.majorityOpTime.ts".into(),
+        })
+    }
+
+    /// Reads the oplog from a position on.
+    pub async fn tail(&self, position: Position) -> Result<Opened> {
+        let from = match position {
+            Position::After(last) => last.time,
+            Position::At(time) => time,
+        };
+        let command = rawdoc! {
+            "find": "oplog.rs",
+            // A bound on ts is what lets the server begin at the right place.
+            "filter": {"ts": {"$gte": timestamp(from)}},
+            "tailable": true,
+            "awaitData": true,
+            "readConcern": {"level": "majority"},
+            // The first batch only says whether this is where it was left; what follows comes as it fits.
+            "batchSize": 1,
+            "maxTimeMS": 30_000,
+        };
+        let local = self.client.database("local");
+        let cursor = local
+            .run_raw_cursor_command(command)
+            .cursor_type(CursorType::TailableAwait)
+            .max_time(AWAIT)
+            .selection_criteria(secondaries_first())
+            .batch()
+            .await
+            .map_err(|e| self.tail_error(&e))?;
+        let mut tail = Tail { part: self.clone(), cursor: Box::new(cursor) };
+        let batch = tail.next().await?;
+        // Asked after the first batch: what it holds was there, and nothing before it has gone since.
+        let oldest = self.oldest_entry().await?;
+        let first = match batch.entries().next() {
+            Some(Ok(entry)) => optime(entry),
+            Some(Err(why)) => return Err(self.not_understood(why)),
+            None => None,
+        };
+        Ok(match (position, first) {
+            (_, _) if oldest.time > from => Opened::RolledOver { oldest },
+            // The member that was asked has not come so far yet.
+            (_, None) => {
+                return Err(MongoError::Unreachable {
+                    part: self.id.to_string(),
+                    why: "the member that was asked has not yet what was read from another".into(),
+                });
+            }
+            (Position::After(last), Some(first)) if first != last => Opened::Diverged { instead: first },
+            _ => Opened::Tail(tail, batch),
+        })
+    }
+
+    /// The oldest entry of the oplog.
+    async fn oldest_entry(&self) -> Result<OpTime> {
+        let command = doc! {
+            "find": "oplog.rs", "sort": {"$natural": 1}, "projection": {"ts": 1, "t": 1}, "limit": 1,
+            "singleBatch": true, "readConcern": {"level": "majority"}, "maxTimeMS": 10_000,
+        };
+        let found = self.first_batch("local", &READ_OPLOG, command).await?;
+        let oldest = found.first().and_then(|entry| {
+            let term = entry.get_i64("t").unwrap_or(-1);
+            Some(OpTime::new(entry.get("ts").and_then(cluster_time)?, term))
+        });
+        oldest.ok_or_else(|| self.not_understood("the oplog's first entry has no ts".into()))
+    }
+
+    /// How far the primary's oplog reaches back, and its size.
+    pub async fn oplog_extent(&self) -> Result<Extent> {
+        let oldest = self.oldest_entry().await?;
+        let stats = self.run("local", &SEE_OPLOG_SIZE, doc! {"collStats": "oplog.rs", "maxTimeMS": 10_000}).await?;
+        let bytes = match stats.get("size") {
+            Some(Bson::Int32(n)) => u64::try_from(*n).ok(),
+            Some(Bson::Int64(n)) => u64::try_from(*n).ok(),
+            Some(Bson::Double(n)) if *n >= 0.0 => Some(*n as u64),
+            _ => None,
+        };
+        Ok(Extent { oldest, bytes: bytes.ok_or_else(|| self.not_understood("collStats has no size".into()))? })
+    }
+
+    fn tail_error(&self, error: &Error) -> MongoError {
+        MongoError::from_driver(&self.id, &READ_OPLOG, error)
+    }
+
+    fn not_understood(&self, why: String) -> MongoError {
+        MongoError::Reply { part: self.id.to_string(), what: READ_OPLOG.what, why }
+    }
+}
+
+impl Tail {
+    /// The next batch. What is under way when this is dropped is not lost, and goes on with the next
+    /// call; but after an error a batch may be missing: open the oplog again.
+    pub async fn next(&mut self) -> Result<Batch> {
+        match self.cursor.next().await {
+            Some(Ok(batch)) => Ok(Batch(batch)),
+            Some(Err(e)) => Err(self.part.tail_error(&e)),
+            None => Err(MongoError::Unreachable {
+                part: self.part.id.to_string(),
+                why: "the server closed the cursor on its oplog".into(),
+            }),
+        }
+    }
+}
+
+/// The `ts` and `t` of an entry.
+fn optime(entry: &[u8]) -> Option<OpTime> {
+    let entry = RawDocument::from_bytes(entry).ok()?;
+    let time = entry.get_timestamp("ts").ok()?;
+    Some(OpTime::new(ClusterTime::new(time.time, time.increment), entry.get_i64("t").unwrap_or(-1)))
+}
+
+fn secondaries_first() -> SelectionCriteria {
+    let options = ReadPreferenceOptions::builder().max_staleness(STALENESS).build();
+    SelectionCriteria::ReadPreference(ReadPreference::SecondaryPreferred { options: Some(options) })
+}
