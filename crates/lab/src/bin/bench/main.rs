@@ -6,6 +6,7 @@
 //! - list: a list of 100 checkpoints out of 10,000 ÷ a bare route with the same bytes
 //! - latency: the 99th percentile of Get One while a checkpoint is being taken ÷ while none is, and the same
 //!   of the bare route at the same time
+//! - capture: a backlog's rate ÷ a bare loop's over the same oplog; its size ÷ gzip's; what it costs
 //! - memory: the server's, idle, with many connections, and after many challenges
 //!
 //! Where requests are compared, the microseconds are of a processor for one request: the server's own and
@@ -13,6 +14,7 @@
 //! ratio of the requests a second, but hardly that of the server's processor time.
 
 mod bare;
+mod capture;
 mod client;
 mod hold;
 mod latency;
@@ -69,6 +71,9 @@ async fn run(options: &Options, report: &mut Report) -> Result<()> {
         let stage = Stage::set(&options.binary, 2).await?;
         latency::measure(report, &stage, options.round)?;
         stage.strike().await?;
+    }
+    if options.wants(Measure::Capture) {
+        capture::measure(report, &options.binary, options.round).await?;
     }
     if options.wants(Measure::Memory) {
         memory::measure(report, &options.binary).await?;

@@ -13,15 +13,17 @@ pub enum Measure {
     List,
     Latency,
     Memory,
+    Capture,
 }
 
 impl Measure {
-    const NAMED: [(&str, Measure); 5] = [
+    const NAMED: [(&str, Measure); 6] = [
         ("hold", Measure::Hold),
         ("requests", Measure::Requests),
         ("list", Measure::List),
         ("latency", Measure::Latency),
         ("memory", Measure::Memory),
+        ("capture", Measure::Capture),
     ];
 }
 
@@ -32,7 +34,7 @@ pub struct Options {
     pub round: Duration,
 }
 
-const USAGE: &str = "usage: bench --binary PATH [--only hold|requests|list|latency|memory]… [--seconds N]";
+const USAGE: &str = "usage: bench --binary PATH [--only hold|requests|list|latency|memory|capture]… [--seconds N]";
 
 impl Options {
     pub fn parse(args: &[String]) -> Result<Options> {
