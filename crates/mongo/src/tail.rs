@@ -107,8 +107,24 @@ impl PartLink {
         });
         let starts = starts.collect::<Result<Vec<_>>>()?;
         let after = self.committed().await?;
+        if self.is_inside_a_transaction(after).await? {
+            return Err(MongoError::Unreachable {
+                part: self.id.to_string(),
+                why: "a majority has only a part of a large transaction's entries yet".into(),
+            });
+        }
         let from = starts.into_iter().chain([since.unwrap_or(before)]).min().unwrap_or(before);
         Ok(Beginning { from, complete_from: since.unwrap_or(after) })
+    }
+
+    /// Whether the entry at this time is one of a chain of `partialTxn` entries, and not its last. They
+    /// follow each other, so that at any other entry no chain is unfinished but those that are prepared.
+    async fn is_inside_a_transaction(&self, time: ClusterTime) -> Result<bool> {
+        let command = doc! {
+            "find": "oplog.rs", "filter": {"ts": timestamp(time), "o.partialTxn": true}, "projection": {"ts": 1},
+            "limit": 1, "singleBatch": true, "readConcern": {"level": "majority"}, "maxTimeMS": 10_000,
+        };
+        Ok(!self.first_batch("local", &READ_OPLOG, command).await?.is_empty())
     }
 
     /// The newest entry that a majority has.
