@@ -161,3 +161,6 @@ async fn sweep_once(setup: &Setup) -> Result<u64, Failed> {
     }
     Ok(deleted)
 }
+
+#[cfg(test)]
+mod tests;
