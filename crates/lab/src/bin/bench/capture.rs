@@ -1,8 +1,9 @@
 //! Capture of a backlog: how fast, how small, at what cost, and in how much memory.
 //!
 //! The floor is a bare loop that reads the same oplog with the same driver, batch after batch, and does
-//! nothing with it. Capture's own rate is that of its segments: their bytes ÷ the time from the sealing of
-//! the first to that of the last, so that the start of the server does not count.
+//! nothing with it. Capture's own rate is that of its full segments: their bytes ÷ the time from the sealing
+//! of the first to that of the last. So neither the start of the server counts, nor what is left at the end,
+//! which waits for more.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -27,12 +28,14 @@ use crate::report::{Limit, Report, median};
 use crate::stage::Stage;
 use crate::usage::{Busy, Memory};
 
-const BACKLOG: usize = 300_000;
+const BACKLOG: usize = 500_000;
 const FLOOR: Limit = Limit::AtLeast(0.8);
 const SMALLER_THAN_GZIP: Limit = Limit::AtMost(1.0);
 const MEMORY_MIB: Limit = Limit::AtMost(256.0);
 /// Of the peak with three times the backlog.
 const NOT_GROWING: Limit = Limit::AtMost(1.25);
+/// Bytes in the vault of a segment that was sealed because of its size.
+const FULL: u64 = 7 << 19;
 const ENOUGH: Duration = Duration::from_secs(300);
 
 pub async fn measure(report: &mut Report, binary: &std::path::Path, round: Duration) -> Result<()> {
@@ -180,7 +183,7 @@ impl Backlog {
 
 /// Bytes of entries a second.
 fn rate(segments: &[Segment]) -> Result<f64> {
-    let full: Vec<_> = segments.iter().filter(|segment| segment.bytes > 1 << 20).collect();
+    let full: Vec<_> = segments.iter().filter(|segment| segment.stored > FULL).collect();
     let [first, .., last] = full.as_slice() else { anyhow::bail!("too few segments: {}", segments.len()) };
     let bytes: u64 = full[1..].iter().map(|segment| segment.bytes).sum();
     Ok(bytes as f64 / last.sealed.duration_since(first.sealed).as_secs_f64())
