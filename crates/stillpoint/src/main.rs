@@ -7,6 +7,7 @@
 //! - [`cli`]: the command line's grammar
 //! - [`config`]: `stillpoint.toml` and the environment
 //! - [`commands`]: one file for each command
+//! - [`metrics`]: figures for Prometheus
 //! - [`context`]: what the commands share: the opened catalog, names to records
 //! - [`output`]: tables for people, JSON for programs
 //! - [`error`]: what the command line says when it fails
@@ -16,6 +17,7 @@ mod commands;
 mod config;
 mod context;
 mod error;
+mod metrics;
 mod output;
 
 use std::process::ExitCode;

@@ -3,15 +3,20 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 use stillpoint_core::checkpoint::{Checkpoint, Part, PartId, Reason, State};
-use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, ProjectId};
+use stillpoint_core::coverage::{Obstacle, obstacles};
+use stillpoint_core::stream::{Gap, Stream};
+use stillpoint_core::{CheckpointId, ClusterId, ProjectId};
 
-use super::{Date, Id, Link, Place};
+use super::{Date, Id, Link, Place, TimestampDocument};
 
 /// All that a checkpoint's document is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     pub place: &'a Place,
     pub checkpoint: &'a Checkpoint,
+    /// Of its cluster; without any, nothing is said of what they lack.
+    pub streams: &'a [Stream],
+    pub gaps: &'a [Gap],
 }
 
 /// The document of one checkpoint, as Get One gives it.
@@ -41,8 +46,8 @@ pub struct CheckpointDocument<'a> {
     restorable: bool,
     /// When the balancer was stopped and the checkpoint began.
     started: Date,
-    /// This product's own: what the published document has no field for. Never in that of a completed
-    /// checkpoint.
+    /// This product's own: what the published document has no field for. In that of a completed checkpoint
+    /// only if something keeps it from being restored.
     #[serde(skip_serializing_if = "Option::is_none")]
     stillpoint: Option<Progress>,
     /// The point in time that it restores to.
@@ -78,7 +83,7 @@ impl<'a> CheckpointDocument<'a> {
             parts: checkpoint.parts.iter().map(PartDocument::of).collect(),
             restorable: checkpoint.restorable(),
             started: Date(checkpoint.started),
-            stillpoint: Progress::of(checkpoint),
+            stillpoint: Progress::of(view),
             timestamp: checkpoint.cut.map(|cut| Date(cut.date())),
         }
     }
@@ -118,27 +123,16 @@ impl<'a> PartDocument<'a> {
     }
 }
 
-/// A BSON timestamp.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "BsonTimestamp")]
-struct TimestampDocument {
-    date: Date,
-    increment: u32,
-}
-
-impl TimestampDocument {
-    fn of(time: ClusterTime) -> TimestampDocument {
-        TimestampDocument { date: Date(time.date()), increment: time.increment }
-    }
-}
-
-/// How far a checkpoint that has not completed has come.
+/// How far a checkpoint that has not completed has come, or what keeps one that has from being restored.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Progress {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<FailureDocument>,
-    /// `QUEUED`, `STARTED`, `HOLDING`, `RELEASING` and the like, or `FAILED`.
+    /// What of the stored oplogs keeps a completed checkpoint from being restored.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    obstacles: Vec<ObstacleDocument>,
+    /// `QUEUED`, `STARTED`, `HOLDING`, `RELEASING` and the like, `FAILED`, or `COMPLETED`.
     #[schemars(with = "String")]
     state: State,
     /// Something is in its way, and is tried again.
@@ -154,15 +148,36 @@ struct FailureDocument {
     detail: &'static str,
 }
 
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Obstacle")]
+struct ObstacleDocument {
+    /// `NOT_CAPTURED`, `BEFORE_CAPTURE`, or a gap's cause.
+    code: &'static str,
+    /// A sentence that names the part.
+    detail: String,
+}
+
+impl ObstacleDocument {
+    fn of(obstacle: Obstacle) -> ObstacleDocument {
+        ObstacleDocument { code: obstacle.code(), detail: obstacle.to_string() }
+    }
+}
+
 impl Progress {
     /// The record's own texts may name hosts: only what is safe for any client goes in.
-    fn of(checkpoint: &Checkpoint) -> Option<Progress> {
-        if checkpoint.state == State::Completed {
+    fn of(view: &View) -> Option<Progress> {
+        let checkpoint = view.checkpoint;
+        let found = match checkpoint.state == State::Completed && !view.streams.is_empty() {
+            true => obstacles(checkpoint, view.streams, view.gaps),
+            false => Vec::new(),
+        };
+        if checkpoint.state == State::Completed && found.is_empty() {
             return None;
         }
         let failed = checkpoint.failure.as_ref().filter(|_| checkpoint.state == State::Failed);
         Some(Progress {
             failure: failed.map(|failure| FailureDocument { code: failure.reason, detail: failure.reason.sentence() }),
+            obstacles: found.into_iter().map(ObstacleDocument::of).collect(),
             state: checkpoint.state,
             trouble: checkpoint.trouble.as_ref().filter(|_| !checkpoint.state.ended()).map(|_| "retrying"),
         })

@@ -18,6 +18,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
+use stillpoint_core::ClusterTime;
 
 pub use checkpoint::{CheckpointDocument, View, checkpoint_document};
 pub use cluster::ClusterDocument;
@@ -65,5 +66,19 @@ impl JsonSchema for Id {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "pattern": "^[0-9a-f]{24}$"})
+    }
+}
+
+/// A BSON timestamp.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "BsonTimestamp")]
+struct TimestampDocument {
+    date: Date,
+    increment: u32,
+}
+
+impl TimestampDocument {
+    fn of(time: ClusterTime) -> TimestampDocument {
+        TimestampDocument { date: Date(time.date()), increment: time.increment }
     }
 }

@@ -4,8 +4,9 @@ use http::header::LOCATION;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
 use stillpoint_catalog::{CatalogError, Page};
-use stillpoint_core::checkpoint::Checkpoint;
-use stillpoint_core::{CheckpointId, Role};
+use stillpoint_core::checkpoint::{Checkpoint, State};
+use stillpoint_core::stream::{Gap, Stream};
+use stillpoint_core::{CheckpointId, ClusterId, Role};
 
 use super::{Access, Call, Operation, Query, RequestBody, VERSIONS};
 use crate::body;
@@ -106,7 +107,9 @@ async fn list(call: &Call) -> Result<Reply, Refusal> {
     };
 
     let place = call.place(&cluster)?;
-    let items = found.iter().map(|checkpoint| CheckpointDocument::item(&View { place: &place, checkpoint })).collect();
+    let (streams, gaps) = kept(call, cluster.id, &found).await?;
+    let view = |checkpoint| View { place: &place, checkpoint, streams: &streams, gaps: &gaps };
+    let items = found.iter().map(|checkpoint| CheckpointDocument::item(&view(checkpoint))).collect();
     call.list(&place.checkpoints_url, paging, items, more, total_count)
 }
 
@@ -115,7 +118,19 @@ async fn get(call: &Call) -> Result<Reply, Refusal> {
     let id = id(call)?;
     let checkpoint = call.catalog().checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(id, call))?;
     let place = call.place(&cluster)?;
-    call.one(StatusCode::OK, &CheckpointDocument::one(&View { place: &place, checkpoint: &checkpoint }))
+    let (streams, gaps) = kept(call, cluster.id, std::slice::from_ref(&checkpoint)).await?;
+    let view = View { place: &place, checkpoint: &checkpoint, streams: &streams, gaps: &gaps };
+    call.one(StatusCode::OK, &CheckpointDocument::one(&view))
+}
+
+/// What their restorability depends on, read once for all of them; nothing where it makes no difference.
+async fn kept(call: &Call, cluster: ClusterId, found: &[Checkpoint]) -> Result<(Vec<Stream>, Vec<Gap>), Refusal> {
+    if !found.iter().any(|checkpoint| checkpoint.state == State::Completed) {
+        return Ok(Default::default());
+    }
+    let streams = call.catalog().streams(cluster).await?;
+    let gaps = if streams.is_empty() { Vec::new() } else { call.catalog().gaps(cluster).await? };
+    Ok((streams, gaps))
 }
 
 async fn create(call: &Call) -> Result<Reply, Refusal> {
@@ -134,7 +149,7 @@ async fn create(call: &Call) -> Result<Reply, Refusal> {
     call.interface.outside.wake.notify_waiters();
 
     let place = call.place(&cluster)?;
-    let document = CheckpointDocument::one(&View { place: &place, checkpoint: &checkpoint });
+    let document = CheckpointDocument::one(&View { place: &place, checkpoint: &checkpoint, streams: &[], gaps: &[] });
     let reply = call.one(StatusCode::CREATED, &document)?;
     // A URL of unreserved characters is always a header value.
     Ok(match HeaderValue::try_from(place.checkpoint_url(id)) {

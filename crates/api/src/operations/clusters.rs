@@ -6,6 +6,7 @@ use stillpoint_core::Role;
 use super::{Access, Call, Operation, Query, VERSIONS};
 use crate::document::{ClusterDocument, ListDocument};
 use crate::error::Refusal;
+use crate::query::Paging;
 use crate::respond::Reply;
 
 pub const OPERATIONS: &[Operation] = &[
@@ -45,17 +46,21 @@ pub const OPERATIONS: &[Operation] = &[
 
 async fn list(call: &Call) -> Result<Reply, Refusal> {
     let (project, surface) = (call.project()?, call.surface()?);
+    let paging = Paging::parse(call.query())?;
     let clusters = call.catalog().clusters(Some(project)).await?;
+    let (page, more) = paging.of(&clusters);
     let mut placed = Vec::new();
-    for cluster in clusters {
-        placed.push((call.place(&cluster)?, cluster));
+    for cluster in page {
+        placed.push((call.place(cluster)?, cluster, call.catalog().gaps(cluster.id).await?));
     }
     let url = format!("{}/clusters", call.group_url(project)?);
-    call.list_of(&url, &placed, |(place, cluster)| ClusterDocument::new(place, surface, cluster))
+    let items = placed.iter().map(|(place, cluster, gaps)| ClusterDocument::new(place, surface, cluster, gaps));
+    call.list(&url, paging, items.collect(), more, paging.count.then_some(clusters.len() as u64))
 }
 
 async fn get(call: &Call) -> Result<Reply, Refusal> {
     let cluster = call.cluster().await?;
     let place = call.place(&cluster)?;
-    call.one(StatusCode::OK, &ClusterDocument::new(&place, call.surface()?, &cluster))
+    let gaps = call.catalog().gaps(cluster.id).await?;
+    call.one(StatusCode::OK, &ClusterDocument::new(&place, call.surface()?, &cluster, &gaps))
 }

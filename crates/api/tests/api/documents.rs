@@ -118,7 +118,7 @@ async fn asking_for_a_checkpoint_queues_it_and_wakes_the_engine() {
 
 fn document(checkpoint: &Checkpoint) -> serde_json::Value {
     let place = Place::new("https://h", &ATLAS_V1, GROUP.parse().unwrap(), CLUSTER.parse().unwrap(), "Cluster0");
-    let mut document = checkpoint_document(&View { place: &place, checkpoint });
+    let mut document = checkpoint_document(&View { place: &place, checkpoint, streams: &[], gaps: &[] });
     document.as_object_mut().unwrap().shift_remove("links");
     document
 }

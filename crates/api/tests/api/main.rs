@@ -4,6 +4,7 @@ mod audit;
 mod authorization;
 mod clients;
 mod connections;
+mod coverage;
 mod description;
 mod documents;
 mod errors;

@@ -146,7 +146,7 @@ fn step(state: State) -> &'static str {
 
 fn document(config: &Config, project: &Project, cluster: &Cluster, checkpoint: &Checkpoint) -> Value {
     let place = Place::new(&config.base_url(), &ATLAS_V1, project.id, cluster.id, &cluster.name);
-    checkpoint_document(&View { place: &place, checkpoint })
+    checkpoint_document(&View { place: &place, checkpoint, streams: &[], gaps: &[] })
 }
 
 fn cut(checkpoint: &Checkpoint) -> String {

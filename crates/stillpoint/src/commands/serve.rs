@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Config, Log, LogFormat};
 use crate::context::{chance, now, open_or_make_catalog, open_or_make_vault};
 use crate::error::CliError;
+use crate::metrics::{self, BesideApi, Metrics, OnItsOwn};
 
 /// How long the last entries of the audit trail may take.
 const AUDIT_WITHIN: Duration = Duration::from_secs(5);
@@ -30,8 +31,12 @@ pub async fn run(config: Config) -> Result<(), CliError> {
         _ => None,
     };
     // The port first: when it is taken, nothing has been begun.
-    let listener = listen(config.server.listen).await?;
-    let address = listener.local_addr().map_err(|e| CliError::Failed(e.to_string()))?;
+    let listener = listen("server.listen", config.server.listen).await?;
+    let address = address_of(&listener)?;
+    let for_metrics = match config.metrics.listen {
+        Some(address) => Some(listen("metrics.listen", address).await?),
+        None => None,
+    };
     let catalog = open_or_make_catalog(&config)?;
 
     let vault = Arc::new(open_or_make_vault(&config, &*catalog).await?);
@@ -44,6 +49,8 @@ pub async fn run(config: Config) -> Result<(), CliError> {
     setup.retention = config.retention();
     setup.after_action = crash_point();
     let wake = setup.wake.clone();
+    let captures = setup.captures.clone();
+    let metrics = Metrics::new(catalog.clone(), Box::new(move |now| captures.reports(now)), Arc::new(now));
     let engine = Engine::start(setup).await?;
 
     let begun = Instant::now();
@@ -56,16 +63,12 @@ pub async fn run(config: Config) -> Result<(), CliError> {
     options.limits.connections = config.server.connections;
     options.limits.per_address = config.server.connections.div_ceil(4);
     options.limits.many_from = config.many_from();
-    let (stop, mut stopping) = watch::channel(false);
-    let shutdown = async move {
-        // An error means that the sender is gone, which is a shutdown too.
-        let _ = stopping.wait_for(|stop| *stop).await;
-    };
-    let interface = Arc::new(Interface::new(state));
-    let server = tokio::spawn(async move {
-        stillpoint_api::serve(listener, interface.clone(), options, shutdown).await;
-        interface.close(AUDIT_WITHIN).await;
-    });
+    let (stop, stopping) = watch::channel(false);
+    if let Some(listener) = &for_metrics {
+        tracing::info!("metrics are at http://{}/metrics", address_of(listener)?);
+    }
+    let api = Arc::new(Interface::new(state));
+    let server = tokio::spawn(serve(api, listener, options, Arc::new(metrics), for_metrics, stopping));
     tracing::info!("stillpoint {} listens on {scheme}://{address}", env!("CARGO_PKG_VERSION"));
 
     wait_for_signal().await?;
@@ -80,6 +83,38 @@ pub async fn run(config: Config) -> Result<(), CliError> {
         },
         signal = wait_for_signal() => signal.and(Err(CliError::Failed("stopped at once, by a second signal".into()))),
     }
+}
+
+/// The API and the metrics, until they are told to stop.
+async fn serve(
+    api: Arc<Interface>,
+    listener: TcpListener,
+    options: Options,
+    metrics: Arc<Metrics>,
+    for_metrics: Option<TcpListener>,
+    stopping: watch::Receiver<bool>,
+) {
+    let stopped = || {
+        let mut stopping = stopping.clone();
+        async move {
+            // An error means that the sender is gone, which is a shutdown too.
+            let _ = stopping.wait_for(|stop| *stop).await;
+        }
+    };
+    match for_metrics {
+        Some(own) => {
+            let few = Options { tls: None, limits: metrics::limits() };
+            tokio::join!(
+                stillpoint_api::serve(listener, api.clone(), options, stopped()),
+                stillpoint_api::serve(own, Arc::new(OnItsOwn(metrics)), few, stopped()),
+            );
+        }
+        None => {
+            let both = Arc::new(BesideApi { metrics, api: api.clone() });
+            stillpoint_api::serve(listener, both, options, stopped()).await;
+        }
+    }
+    api.close(AUDIT_WITHIN).await;
 }
 
 fn start_log(log: &Log) -> Result<(), CliError> {
@@ -105,13 +140,17 @@ fn refuse_open_plain_http(config: &Config) -> Result<(), CliError> {
     )))
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
+async fn listen(setting: &str, address: SocketAddr) -> Result<TcpListener, CliError> {
     TcpListener::bind(address).await.map_err(|e| match e.kind() {
         std::io::ErrorKind::AddrInUse => CliError::Failed(format!(
-            "{address} is in use: is another stillpoint running? Stop it, or set server.listen to another port"
+            "{address} is in use: is another stillpoint running? Stop it, or set {setting} to another port"
         )),
         _ => CliError::Failed(format!("cannot listen on {address}: {e}")),
     })
+}
+
+fn address_of(listener: &TcpListener) -> Result<SocketAddr, CliError> {
+    listener.local_addr().map_err(|e| CliError::Failed(e.to_string()))
 }
 
 /// Names this process in leases: unlike a pid alone, never another's.

@@ -7,6 +7,7 @@ mod configuration;
 mod doctor;
 mod help;
 mod keys;
+mod metrics;
 mod path;
 mod privileges;
 mod projects;

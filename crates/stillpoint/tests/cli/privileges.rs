@@ -108,12 +108,13 @@ async fn what_is_missing_is_named_and_what_is_printed_grants_it() {
     operator.run_with(&["cluster", "add", "-p", "p", "--name", "c", "--uri", "-"], &uri, &[]).ok();
 }
 
-/// All that a checkpoint needs, one by one: resource and action, and how a missing one is named.
+/// All that capture and a checkpoint need, one by one: resource and action, and how a missing one is named.
 fn needs() -> Vec<(Document, &'static str, &'static str)> {
     let cluster = || doc! {"cluster": true};
     let collection = |db: &str, collection: &str| doc! {"db": db, "collection": collection};
     vec![
         (collection("local", "oplog.rs"), "find", "(action `find` on local.oplog.rs)"),
+        (collection("local", "oplog.rs"), "collStats", "(action `collStats` on local.oplog.rs)"),
         (cluster(), "appendOplogNote", "(action `appendOplogNote` on the cluster)"),
         (cluster(), "inprog", "(action `inprog` on the cluster)"),
         (cluster(), "replSetGetStatus", "(action `replSetGetStatus` on the cluster)"),

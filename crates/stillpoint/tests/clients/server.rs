@@ -47,7 +47,8 @@ impl Server {
         let config = configure(folder.path(), port.number(), "off").unwrap();
         // Not even then is a secret in the log.
         let text = std::fs::read_to_string(&config).unwrap();
-        std::fs::write(&config, format!("{text}\n[log]\nfilter = \"trace\"\n")).unwrap();
+        // And the seed's checkpoints are old.
+        std::fs::write(&config, format!("{text}keep = \"87840h\"\n\n[log]\nfilter = \"trace\"\n")).unwrap();
         let binary = Path::new(env!("CARGO_BIN_EXE_stillpoint"));
         let mut process = product::Server::start(binary, folder.path(), &config, port).unwrap();
         process.wait_until_it_answers().await.unwrap();

@@ -45,15 +45,25 @@ impl Server<'_> {
 
     /// The first line of the reply to a GET without credentials.
     pub fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address).unwrap();
+        self.request("GET", path, "").lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// The whole reply to a request without credentials and body; `headers` end with a line break each.
+    pub fn request(&self, method: &str, path: &str, headers: &str) -> String {
+        self.request_at(&self.address, method, path, headers)
+    }
+
+    /// Likewise, at another address that the server has.
+    pub fn request_at(&self, address: &str, method: &str, path: &str, headers: &str) -> String {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n").unwrap();
         let mut reply = String::new();
         stream.read_to_string(&mut reply).unwrap();
         self.operator.printed(&reply);
-        reply.lines().next().unwrap_or_default().to_owned()
+        reply
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
