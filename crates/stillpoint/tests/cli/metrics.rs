@@ -82,7 +82,7 @@ async fn seeded() -> Operator {
     let gap = Gap {
         part: PartId::ConfigServers,
         after: time(2_010),
-        until: time(2_020),
+        until: time(3_000),
         cause: GapCause::SegmentMissing,
         found: at(2_050),
         detail: HOST.into(),
