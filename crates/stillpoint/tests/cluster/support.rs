@@ -116,6 +116,7 @@ impl Server {
         assert!(self.child.is_none());
         fs::remove_dir_all(self.folder.path().join("data")).unwrap();
         fs::create_dir(self.folder.path().join("data")).unwrap();
+        fs::remove_dir_all(self.folder.path().join("vault")).unwrap();
         self.cluster = None;
     }
 
