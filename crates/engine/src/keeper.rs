@@ -159,7 +159,6 @@ mod tests {
         let created: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
         let place = Options::new(format!("file:{}", path("vault").display()));
         let vault = Vault::create_or_open(&place, catalog.id().await.unwrap(), created, 1).await.unwrap();
-        let vault = Arc::new(vault);
         let organization = catalog.organizations().await.unwrap()[0].id;
         let project = Project { id: ProjectId::new(created, 1), organization, name: "p".into(), created };
         catalog.create_project(&project).await.unwrap();

@@ -8,12 +8,14 @@
 //! - [`supervisor`]: starts and stops a keeper for each cluster in the catalog
 //! - [`keeper`]: one cluster's lease, schedule and checkpoints
 //! - [`capture`]: one cluster's oplogs, into the vault
+//! - [`depot`]: the vault, opened when it first can be
 //! - [`retention`]: what nothing needs any more
 //! - [`runner`]: performs the commands of one checkpoint
 //! - [`actions`]: each command, done on a real cluster
 
 mod actions;
 mod capture;
+mod depot;
 mod keeper;
 mod retention;
 mod runner;
@@ -26,10 +28,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use stillpoint_catalog::Catalog;
 use stillpoint_core::checkpoint::Limits;
-use stillpoint_vault::Vault;
 use tokio::sync::{Notify, Semaphore};
 
 pub use capture::{Captures, Pace};
+pub use depot::Depot;
 pub use retention::Retention;
 pub use supervisor::Engine;
 
@@ -43,7 +45,7 @@ pub type Hook = Arc<dyn Fn(&'static str) + Send + Sync>;
 #[derive(Clone)]
 pub struct Setup {
     pub catalog: Arc<dyn Catalog>,
-    pub vault: Arc<Vault>,
+    pub vault: Depot,
     pub clock: Clock,
     /// Names this process in leases.
     pub instance: String,
@@ -70,10 +72,10 @@ pub struct Setup {
 }
 
 impl Setup {
-    pub fn new(catalog: Arc<dyn Catalog>, vault: Arc<Vault>, clock: Clock, instance: String) -> Setup {
+    pub fn new(catalog: Arc<dyn Catalog>, vault: impl Into<Depot>, clock: Clock, instance: String) -> Setup {
         Setup {
             catalog,
-            vault,
+            vault: vault.into(),
             clock,
             instance,
             limits: Limits::default(),

@@ -137,6 +137,7 @@ pub(crate) async fn sweep(setup: Setup, stop: CancellationToken) {
 /// How many blobs were deleted.
 async fn sweep_once(setup: &Setup) -> Result<u64, Failed> {
     let before = earlier(setup.now(), setup.retention.grace);
+    let vault = setup.vault.vault().await?;
     let mut deleted = 0;
     loop {
         let doomed = setup.catalog.doomed(before, BATCH).await?;
@@ -144,18 +145,18 @@ async fn sweep_once(setup: &Setup) -> Result<u64, Failed> {
             break;
         }
         for name in &doomed {
-            setup.vault.delete(name).await?;
+            vault.delete(name).await?;
         }
         // Only now: what is deleted and still doomed is deleted once more, which does nothing.
         setup.catalog.forget_doomed(&doomed).await?;
         deleted += doomed.len() as u64;
     }
-    let listed = setup.vault.list(SEGMENTS).try_filter(|blob| std::future::ready(blob.modified < before));
+    let listed = vault.list(SEGMENTS).try_filter(|blob| std::future::ready(blob.modified < before));
     let mut pages = std::pin::pin!(listed.map_ok(|blob| blob.name).try_chunks(BATCH as usize));
     while let Some(page) = pages.next().await {
         let names = page.map_err(|e| e.1)?;
         for name in setup.catalog.unreferenced(&names).await? {
-            setup.vault.delete(&name).await?;
+            vault.delete(&name).await?;
             deleted += 1;
         }
     }

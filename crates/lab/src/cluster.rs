@@ -29,12 +29,28 @@ pub struct Builder {
     auth: bool,
     test_commands: bool,
     cuttable: bool,
+    oplog: u32,
+    parameters: Vec<String>,
+    added: usize,
 }
+
+/// Of an oplog, in MB.
+const OPLOG: u32 = 200;
 
 impl Lab {
     /// Two shards and a config server, of one member each, without users or proxies.
     pub fn builder() -> Builder {
-        Builder { shards: 2, members: 1, config_members: 1, auth: false, test_commands: false, cuttable: false }
+        Builder {
+            shards: 2,
+            members: 1,
+            config_members: 1,
+            auth: false,
+            test_commands: false,
+            cuttable: false,
+            oplog: OPLOG,
+            parameters: Vec::new(),
+            added: usize::MAX,
+        }
     }
 
     /// A replica set of one member that is no part of any sharded cluster.
@@ -44,6 +60,8 @@ impl Lab {
             role: Role::Plain,
             members: 1,
             test_commands: false,
+            oplog: OPLOG,
+            parameters: Vec::new(),
             binary: mongod().await?,
             users: None,
             board: None,
@@ -97,6 +115,32 @@ impl Lab {
         self.users.as_ref().map(Users::stillpoint)
     }
 
+    /// Adds the shard `rs{i}` to the cluster.
+    pub async fn add_shard(&self, i: usize) -> Result<()> {
+        let shard = self.shard(i);
+        let add = doc! {
+            "_configsvrAddShard": shard.endpoint().seed_list(),
+            "name": shard.name(),
+            "writeConcern": majority(),
+        };
+        let added = self.config.run("admin", add).await;
+        added.map(drop).with_context(|| format!("cannot add the shard {}", shard.name()))
+    }
+
+    /// Removes a shard that has no chunks.
+    pub async fn remove_shard(&self, i: usize) -> Result<()> {
+        let name = self.shard(i).name();
+        loop {
+            let remove = doc! {"_configsvrRemoveShard": name, "writeConcern": majority()};
+            let reply = self.config.run("admin", remove).await.with_context(|| format!("cannot remove {name}"))?;
+            match reply.get_str("state")? {
+                "completed" => return Ok(()),
+                "started" => {}
+                other => anyhow::bail!("{name} is not removed: {other}: {reply}"),
+            }
+        }
+    }
+
     /// The ids of all its processes.
     pub async fn pids(&self) -> Vec<u32> {
         let mut pids = Vec::new();
@@ -142,6 +186,24 @@ impl Builder {
         self
     }
 
+    /// The size of the oplogs in MB.
+    pub fn oplog(mut self, megabytes: u32) -> Self {
+        self.oplog = megabytes;
+        self
+    }
+
+    /// Sets a server parameter, `name=value`, at the start of each member.
+    pub fn parameter(mut self, parameter: &str) -> Self {
+        self.parameters.push(parameter.to_owned());
+        self
+    }
+
+    /// Only the first `added` of the shards are in the cluster from the beginning; see [`Lab::add_shard`].
+    pub fn added(mut self, added: usize) -> Self {
+        self.added = added;
+        self
+    }
+
     /// Starts everything at once and returns when all shards are added and every member serves.
     pub async fn start(self) -> Result<Lab> {
         let binary = mongod().await?;
@@ -152,6 +214,8 @@ impl Builder {
             role,
             members,
             test_commands: self.test_commands,
+            oplog: self.oplog,
+            parameters: self.parameters.clone(),
             binary: binary.clone(),
             users: users.clone(),
             board: board.clone(),
@@ -160,15 +224,10 @@ impl Builder {
         let shards = (0..self.shards).map(|i| plan(format!("rs{i}"), Role::Shard, self.members));
         let (config, shards) =
             futures::future::try_join(ReplicaSet::start(config), try_join_all(shards.map(ReplicaSet::start))).await?;
-        let mut connection = config.endpoint().connect_primary().await?;
-        for shard in &shards {
-            let add = doc! {
-                "_configsvrAddShard": shard.endpoint().seed_list(),
-                "name": shard.name(),
-                "writeConcern": majority(),
-            };
-            connection.run("admin", add).await.with_context(|| format!("cannot add the shard {}", shard.name()))?;
+        let lab = Lab { config, shards, users };
+        for i in 0..lab.shards.len().min(self.added) {
+            lab.add_shard(i).await?;
         }
-        Ok(Lab { config, shards, users })
+        Ok(lab)
     }
 }

@@ -22,6 +22,9 @@ use crate::wire::{Connection, code};
 /// The limit on an election, a restart or a step-down on a busy machine.
 pub const ELECTION_LIMIT: Duration = Duration::from_secs(60);
 
+/// An oplog that is to be overwritten in a test, in MB.
+const SMALL_OPLOG: u32 = 50;
+
 /// What a replica set is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -37,6 +40,10 @@ pub struct Plan {
     pub role: Role,
     pub members: usize,
     pub test_commands: bool,
+    /// In MB.
+    pub oplog: u32,
+    /// `name=value`, of server parameters that can only be set at the start.
+    pub parameters: Vec<String>,
     pub binary: PathBuf,
     /// Given: the set has a key file and the lab's users.
     pub users: Option<Users>,
@@ -285,11 +292,18 @@ fn arguments(plan: &Plan, dir: &Folder) -> Result<Vec<String>> {
     }
     let mut add = |pair: [&str; 2]| args.extend(pair.map(str::to_owned));
     add(["--wiredTigerCacheSizeGB", "0.25"]);
-    add(["--oplogSize", "200"]);
+    add(["--oplogSize", &plan.oplog.to_string()]);
     // Its files and samples are of no use here, and cost time at start.
     add(["--setParameter", "diagnosticDataCollectionEnabled=false"]);
     if plan.test_commands {
         add(["--setParameter", "enableTestCommands=1"]);
+    }
+    if plan.oplog < SMALL_OPLOG {
+        // Nothing is overwritten that is not yet in a snapshot on disk, and there is one a minute.
+        add(["--syncdelay", "1"]);
+    }
+    for parameter in &plan.parameters {
+        add(["--setParameter", parameter]);
     }
     if let Some(users) = &plan.users {
         let path = users.write_key_file(dir.path())?;

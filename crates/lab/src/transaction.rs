@@ -217,6 +217,12 @@ impl Prepared {
         self.commit_timestamp
     }
 
+    /// It will have happened at a later cluster time than the latest prepare.
+    pub fn as_of(mut self, time: Timestamp) -> Self {
+        self.commit_timestamp = self.commit_timestamp.max(time);
+        self
+    }
+
     /// Commits on all shards; the highest `operationTime` of the replies.
     pub async fn commit(mut self) -> Result<Timestamp> {
         let command = self.command();

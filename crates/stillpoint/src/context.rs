@@ -3,13 +3,16 @@
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
 use stillpoint_catalog::sqlite::SqliteCatalog;
-use stillpoint_catalog::{AuditEntry, Catalog, Cluster, Project};
+use stillpoint_catalog::{AuditEntry, Catalog, CatalogError, Cluster, Project};
 use stillpoint_core::ProjectId;
-use stillpoint_vault::Vault;
+use stillpoint_engine::Depot;
+use stillpoint_vault::{Options, Vault, VaultError};
+use tokio::time::timeout;
 
 use crate::cli::{OfCluster, UriArgs};
 use crate::config::Config;
@@ -33,6 +36,7 @@ pub fn open_or_make_catalog(config: &Config) -> Result<Arc<dyn Catalog>, CliErro
 }
 
 /// The vault, for reading: it must be there, and be this catalog's.
+#[expect(dead_code)]
 pub async fn open_vault(config: &Config, catalog: &dyn Catalog) -> Result<Vault, CliError> {
     let vault = Vault::open(&config.vault()?, Some(catalog.id().await?)).await?;
     // Another one than before would have none of the segments.
@@ -40,15 +44,51 @@ pub async fn open_vault(config: &Config, catalog: &dyn Catalog) -> Result<Vault,
     Ok(vault)
 }
 
-/// For the server: made if there is none yet, and tried out.
-pub async fn open_or_make_vault(config: &Config, catalog: &dyn Catalog) -> Result<Vault, CliError> {
-    // Where there was one before, no new one is made: its disk may not be mounted.
-    if catalog.vault().await?.is_some() {
-        open_vault(config, catalog).await?;
+/// How long the start of a server waits for its vault.
+const VAULT_WITHIN: Duration = Duration::from_secs(10);
+
+/// For the server: made if there is none yet, and tried out. One that does not answer now is opened later.
+pub async fn depot(config: &Config, catalog: Arc<dyn Catalog>) -> Result<Depot, CliError> {
+    let id = catalog.id().await?;
+    let options = config.vault()?;
+    let depot = Depot::new(move || {
+        let (options, catalog) = (options.clone(), catalog.clone());
+        Box::pin(async move {
+            // Where there was one before, no new one is made: its disk may not be mounted.
+            if catalog.vault().await.map_err(|e| unnoted(&options, &e))?.is_some() {
+                bind(&*catalog, &options, &Vault::open(&options, Some(id)).await?).await?;
+            }
+            let vault = Vault::create_or_open(&options, id, now(), chance()).await?;
+            bind(&*catalog, &options, &vault).await?;
+            Ok(vault)
+        })
+    });
+    match timeout(VAULT_WITHIN, depot.vault()).await {
+        Ok(Ok(vault)) => {
+            tracing::info!("the vault is {}{}", vault.place(), if vault.is_encrypted() { ", encrypted" } else { "" });
+        }
+        // No vault where there was one: its disk may be mounted in a moment.
+        Ok(Err(e)) if e.is_transient() || matches!(e, VaultError::NoVault { .. }) => {
+            tracing::error!("the vault cannot be used yet, trying again: {e}");
+        }
+        Ok(Err(e)) => return Err(e.into()),
+        Err(_) => tracing::error!("the vault does not answer, trying again"),
     }
-    let vault = Vault::create_or_open(&config.vault()?, catalog.id().await?, now(), chance()).await?;
-    catalog.bind_vault(vault.id()).await?;
-    Ok(vault)
+    Ok(depot)
+}
+
+async fn bind(catalog: &dyn Catalog, options: &Options, vault: &Vault) -> Result<(), VaultError> {
+    catalog.bind_vault(vault.id()).await.map_err(|e| unnoted(options, &e))
+}
+
+fn unnoted(options: &Options, why: &CatalogError) -> VaultError {
+    let vault = options.url.clone();
+    match why {
+        CatalogError::Store(_) => {
+            VaultError::Unavailable { vault, doing: "get noted in the catalog".into(), why: why.to_string() }
+        }
+        _ => VaultError::Settings { vault, why: why.to_string() },
+    }
 }
 
 /// The one place where the command line looks at the clock.

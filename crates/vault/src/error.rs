@@ -11,7 +11,7 @@ pub type Result<T, E = VaultError> = std::result::Result<T, E>;
 pub enum VaultError {
     #[error("{url:?} is no place for a vault: {why}")]
     Url { url: String, why: String },
-    #[error("the S3 settings for {vault} cannot be used: {why}")]
+    #[error("the settings for {vault} cannot be used: {why}")]
     Settings { vault: String, why: String },
     #[error("there is no vault at {vault}: `stillpoint serve` makes one; if there was one, is its disk mounted?")]
     NoVault { vault: String },

@@ -62,6 +62,12 @@ impl Figures {
         state.committed.is_some() && state.taken >= state.committed
     }
 
+    /// Whether all that was taken in is stored.
+    pub fn has_stored_all(&self) -> bool {
+        let state = self.state();
+        state.stored >= state.taken
+    }
+
     pub fn sealed(&self, segment: &Segment) {
         let mut state = self.state();
         state.stored = Some(segment.last.time);

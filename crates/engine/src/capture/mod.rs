@@ -24,7 +24,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use stillpoint_catalog::{CatalogError, Lease};
 use stillpoint_core::checkpoint::PartId;
-use stillpoint_core::stream::{CaptureReport, Stream};
+use stillpoint_core::stream::{CaptureReport, Gap, GapCause, Stream};
 use stillpoint_core::{ClusterId, ClusterTime};
 use stillpoint_mongo::{MongoError, PartLink};
 use tokio::task::JoinHandle;
@@ -36,7 +36,7 @@ pub use part::Pace;
 use crate::Setup;
 use crate::actions::Connection;
 use figures::Figures;
-use part::{End, PartCapture};
+use part::{End, PartCapture, stored_until};
 use ports::{CatalogLedger, Source};
 use sealer::Of;
 
@@ -175,6 +175,7 @@ impl ClusterCapture {
             clock: setup.clock.clone(),
             room: setup.room.clone(),
             figures: figures.clone(),
+            after_action: setup.after_action.clone(),
         };
         let stop = stop.child_token();
         let (stopped, deposed) = (stop.clone(), self.deposed.clone());
@@ -189,6 +190,7 @@ impl ClusterCapture {
     /// A shard is no longer in the cluster. Its last entries are those of its chunks' leaving, so its oplog
     /// is captured to its end, if it still can be.
     async fn end(&mut self, stream: &Stream) -> Result<(), CatalogError> {
+        let mut whole = false;
         if let Some(mut task) = self.tasks.remove(&stream.part) {
             // Once nothing more comes, what there is has been read; that is then stored.
             let caught_up = async {
@@ -196,14 +198,29 @@ impl ClusterCapture {
                     sleep(Duration::from_millis(100)).await;
                 }
             };
-            let _ = timeout(self.setup.pace.finish, caught_up).await;
+            let caught_up = timeout(self.setup.pace.finish, caught_up).await.is_ok();
             task.stop.cancel();
             let _ = (&mut task.task).await;
+            whole = caught_up && task.figures.has_stored_all();
         }
         let now = self.setup.now();
+        let catalog = &self.setup.catalog;
+        if !whole {
+            let last = catalog.last_segment(stream.cluster, &stream.part).await?;
+            let gap = Gap {
+                part: stream.part.clone(),
+                after: stored_until(stream, last.as_ref()),
+                until: ClusterTime::at(now).after(),
+                cause: GapCause::ShardAway,
+                found: now,
+                detail: "its oplog could not be captured to its end before the shard was gone".into(),
+            };
+            tracing::warn!(cluster = %stream.cluster, "capture: a gap. {gap} ({})", gap.detail);
+            catalog.add_gap(stream.cluster, &gap).await?;
+        }
         tracing::info!(cluster = %stream.cluster, part = %stream.part, "capture ends: the shard is no longer in the cluster");
         self.setup.captures.all().remove(&(stream.cluster, stream.part.clone()));
-        self.setup.catalog.end_stream(&self.lease, &stream.part, now).await
+        catalog.end_stream(&self.lease, &stream.part, now).await
     }
 
     async fn report(&mut self) {

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::figures::Figures;
 use super::ports::{Blobs, Entries, EntryBatch, Ledger, Opening, Source};
 use super::sealer::{Due, Full, Of, Sealer, Unfit};
-use crate::Clock;
+use crate::{Clock, Hook};
 
 /// How long the entries of a segment may wait for its sealing, and what else is bounded.
 #[derive(Debug, Clone)]
@@ -107,13 +107,15 @@ pub(crate) struct PartCapture<S, B, L> {
     /// When its shard was added to a cluster that was captured already.
     pub since: Option<ClusterTime>,
     pub source: S,
-    pub blobs: Arc<B>,
+    pub blobs: B,
     pub ledger: L,
     pub pace: Pace,
     pub clock: Clock,
     /// Permits for large batches.
     pub room: Arc<Semaphore>,
     pub figures: Arc<Figures>,
+    /// For tests that stop the process between storing a segment and noting it.
+    pub after_action: Option<Hook>,
 }
 
 type Batch<S> = <<S as Source>::Tail as Entries>::Batch;
@@ -267,9 +269,11 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
         loop {
             let cause = match self.blobs.put(&place, content.clone()).await {
                 Ok((blob, stored)) => {
+                    self.did("store-segment");
                     record = Segment { blob, stored, ..record };
                     match self.ledger.append(&record).await {
                         Ok(()) => {
+                            self.did("note-segment");
                             self.figures.sealed(&record);
                             return Ok(Some(record));
                         }
@@ -286,10 +290,16 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
             sleep(pause).await;
         }
     }
+
+    fn did(&self, action: &'static str) {
+        if let Some(hook) = &self.after_action {
+            hook(action);
+        }
+    }
 }
 
 /// The last time of a stream that ends now which is whole.
-fn stored_until(stream: &Stream, last: Option<&Segment>) -> ClusterTime {
+pub(super) fn stored_until(stream: &Stream, last: Option<&Segment>) -> ClusterTime {
     last.map_or_else(|| stream.complete_from.before(), whole_until)
 }
 

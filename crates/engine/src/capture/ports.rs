@@ -9,9 +9,9 @@ use stillpoint_core::stream::{BlobId, Gap, Position, Segment, Stream};
 use stillpoint_core::{ClusterTime, OpTime};
 use stillpoint_mongo::tail::{Batch, Beginning, Extent, Opened, Tail};
 use stillpoint_mongo::{MongoError, PartLink};
-use stillpoint_vault::{Vault, VaultError};
+use stillpoint_vault::VaultError;
 
-use crate::Setup;
+use crate::{Depot, Setup};
 
 /// A part's oplog.
 #[async_trait]
@@ -133,9 +133,9 @@ impl EntryBatch for Batch {
 }
 
 #[async_trait]
-impl Blobs for Vault {
+impl Blobs for Depot {
     async fn put(&self, place: &str, content: Bytes) -> Result<(BlobId, u64), VaultError> {
-        let stored = Vault::put(self, place, content).await?;
+        let stored = self.vault().await?.put(place, content).await?;
         Ok((stored.blob, stored.stored))
     }
 }

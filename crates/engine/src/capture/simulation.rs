@@ -407,12 +407,13 @@ impl World {
             replica_set: "rs0".into(),
             since: None,
             source: self.clone(),
-            blobs: Arc::new(self.clone()),
+            blobs: self.clone(),
             ledger: self.clone(),
             pace: Pace { full, long, ..Pace::default() },
             clock: Arc::new(|| Timestamp::UNIX_EPOCH),
             room: Arc::new(Semaphore::new(1)),
             figures: Arc::new(Figures::new("rs0".into())),
+            after_action: None,
         }
     }
 

@@ -14,7 +14,7 @@ use super::*;
 struct World {
     _folder: tempfile::TempDir,
     catalog: Arc<SqliteCatalog>,
-    vault: Arc<Vault>,
+    vault: Vault,
     lease: Lease,
     /// What the disk's clock said at the beginning.
     began: Timestamp,
@@ -56,7 +56,7 @@ impl World {
             ended: None,
         };
         catalog.begin_stream(&lease, &stream, None).await.unwrap();
-        World { _folder: folder, catalog, vault: Arc::new(vault), lease, began }
+        World { _folder: folder, catalog, vault, lease, began }
     }
 
     fn after(&self, hours: i64) -> Timestamp {

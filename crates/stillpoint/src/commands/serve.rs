@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Log, LogFormat};
-use crate::context::{chance, now, open_or_make_catalog, open_or_make_vault};
+use crate::context::{chance, depot, now, open_or_make_catalog};
 use crate::error::CliError;
 use crate::metrics::{self, BesideApi, Metrics, OnItsOwn};
 
@@ -39,10 +39,9 @@ pub async fn run(config: Config) -> Result<(), CliError> {
     };
     let catalog = open_or_make_catalog(&config)?;
 
-    let vault = Arc::new(open_or_make_vault(&config, &*catalog).await?);
-    tracing::info!("the vault is {}{}", vault.place(), if vault.is_encrypted() { ", encrypted" } else { "" });
+    let depot = depot(&config, catalog.clone()).await?;
 
-    let mut setup = Setup::new(catalog.clone(), vault, Arc::new(now), instance());
+    let mut setup = Setup::new(catalog.clone(), depot, Arc::new(now), instance());
     setup.limits = config.limits();
     setup.interval = config.interval()?;
     setup.pace = config.pace();

@@ -13,3 +13,4 @@ mod privileges;
 mod projects;
 mod refusals;
 mod support;
+mod vaults;

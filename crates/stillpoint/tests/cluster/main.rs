@@ -2,6 +2,8 @@
 //! is left as it was found whatever happens meanwhile.
 
 mod balancer_as_found;
+mod capture;
+mod captured;
 mod clocks;
 mod crashes;
 mod elections;
@@ -15,6 +17,7 @@ mod schedule;
 mod shutdown;
 mod support;
 mod tokens;
+mod transactions;
 mod two_installations;
 mod unreachable;
 mod waiting_stop;

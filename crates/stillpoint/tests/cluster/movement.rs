@@ -54,6 +54,8 @@ async fn a_shard_that_comes_during_the_hold_fails_the_checkpoint() {
         role: Role::Shard,
         members: 1,
         test_commands: true,
+        oplog: 200,
+        parameters: Vec::new(),
         binary: mongod().await.unwrap(),
         users: None,
         board: None,

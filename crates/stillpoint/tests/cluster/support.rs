@@ -5,7 +5,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use serde_json::Value;
 use stillpoint_catalog::sqlite::SqliteCatalog;
 use stillpoint_catalog::{Catalog, Page};
 use stillpoint_core::checkpoint::{Checkpoint, PartId, Reason, State};
+use stillpoint_core::stream::Gap;
 use stillpoint_core::{CheckpointId, ClusterId, ClusterTime};
 use stillpoint_lab::cluster::Builder;
 use stillpoint_lab::ports::Port;
@@ -159,6 +160,11 @@ impl Server {
         assert!(status.success(), "it ended with {status}");
     }
 
+    /// Where its configuration, its catalog and its vault are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder.path().join("serve.log")
     }
@@ -248,6 +254,10 @@ impl Server {
 
     pub async fn records(&self) -> Vec<Checkpoint> {
         self.catalog().checkpoints(self.cluster(), Page { skip: 0, take: 100 }).await.unwrap()
+    }
+
+    pub async fn gaps(&self) -> Vec<Gap> {
+        self.catalog().gaps(self.cluster()).await.unwrap()
     }
 
     /// Waits until the record is as `wanted` says.
