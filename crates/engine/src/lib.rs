@@ -10,6 +10,7 @@
 //! - [`capture`]: one cluster's oplogs, into the vault
 //! - [`depot`]: the vault, opened when it first can be
 //! - [`retention`]: what nothing needs any more
+//! - [`stored`]: what is stored, read again and checked
 //! - [`runner`]: performs the commands of one checkpoint
 //! - [`actions`]: each command, done on a real cluster
 
@@ -19,6 +20,7 @@ mod depot;
 mod keeper;
 mod retention;
 mod runner;
+pub mod stored;
 mod supervisor;
 
 use std::fmt;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
-use stillpoint_core::{CheckpointId, Role};
+use stillpoint_core::{CheckpointId, ClusterTime, Role};
 
 /// Checkpoints and point-in-time restore for sharded MongoDB clusters.
 #[derive(Debug, Parser)]
@@ -43,8 +43,18 @@ pub enum Command {
     /// Checkpoints of a cluster.
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
-    /// Whether a server runs, and what each cluster's checkpoints are doing.
-    Status,
+    /// The stored oplogs.
+    #[command(subcommand)]
+    Oplog(OplogCommand),
+    /// The vault, where the oplogs are stored.
+    #[command(subcommand)]
+    Vault(VaultCommand),
+    /// Whether a server runs, what each cluster's checkpoints are doing, and how capture stands.
+    Status {
+        /// For monitors: end with 1 if anything needs attention, and say what.
+        #[arg(long)]
+        check: bool,
+    },
     /// Examine a cluster: reachability, versions, privileges, oplogs, clocks.
     Doctor(DoctorArgs),
     /// Who did what, newest first: writes and refused requests.
@@ -231,6 +241,56 @@ pub enum CheckpointCommand {
         of: OfCluster,
         id: CheckpointId,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OplogCommand {
+    /// List what is stored of each part.
+    List {
+        #[command(flatten)]
+        of: OfCluster,
+    },
+    /// Write the stored entries of a part to standard output, as BSON, exactly as the server wrote them.
+    Export {
+        #[command(flatten)]
+        of: OfCluster,
+        /// A shard, by name, or `config` for the config servers.
+        #[arg(long, value_name = "NAME")]
+        part: String,
+        /// The first to write is the first at or after this time; without it, the first that is stored.
+        #[arg(long, value_name = "SECONDS:INCREMENT")]
+        from: Option<ClusterTime>,
+        /// The last to write is the last at or before this time; without it, the last that is stored.
+        #[arg(long, value_name = "SECONDS:INCREMENT")]
+        to: Option<ClusterTime>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VaultCommand {
+    /// Show where the vault is and what opens it.
+    Show,
+    /// Read everything in the vault, and note what is missing or damaged; ends with 1 if anything is.
+    Check {
+        #[command(flatten)]
+        of: AnyCluster,
+    },
+    /// Seal an encrypted vault with a new master key. The old one does not open it any more.
+    RotateKey {
+        /// A file that holds the new key, with mode 0600; `openssl rand -hex 32` makes one.
+        #[arg(long, value_name = "FILE")]
+        new_key_file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct AnyCluster {
+    /// The project, by name or id.
+    #[arg(long, short, value_name = "PROJECT", requires = "cluster")]
+    pub project: Option<String>,
+    /// Of one cluster only, by name.
+    #[arg(long, short, value_name = "CLUSTER", requires = "project")]
+    pub cluster: Option<String>,
 }
 
 #[derive(Debug, Args)]

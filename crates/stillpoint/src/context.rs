@@ -36,7 +36,6 @@ pub fn open_or_make_catalog(config: &Config) -> Result<Arc<dyn Catalog>, CliErro
 }
 
 /// The vault, for reading: it must be there, and be this catalog's.
-#[expect(dead_code)]
 pub async fn open_vault(config: &Config, catalog: &dyn Catalog) -> Result<Vault, CliError> {
     let vault = Vault::open(&config.vault()?, Some(catalog.id().await?)).await?;
     // Another one than before would have none of the segments.

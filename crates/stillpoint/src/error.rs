@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use stillpoint_catalog::CatalogError;
+use stillpoint_engine::stored::StoredError;
 use stillpoint_mongo::MongoError;
 use stillpoint_vault::VaultError;
 
@@ -21,6 +22,8 @@ pub enum CliError {
     Mongo(#[from] MongoError),
     #[error("the vault: {0}")]
     Vault(#[from] VaultError),
+    #[error(transparent)]
+    Stored(#[from] StoredError),
     #[error("{0}")]
     Failed(String),
     #[error("{path} cannot be read: {why}")]

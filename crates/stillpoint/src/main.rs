@@ -68,7 +68,9 @@ async fn run(cli: Cli) -> Result<(), CliError> {
                 }
                 Command::Cluster(command) => commands::cluster::run(&config, &output, command).await,
                 Command::Checkpoint(command) => commands::checkpoint::run(&config, &output, command).await,
-                Command::Status => commands::status::run(&config, &output).await,
+                Command::Oplog(command) => commands::oplog::run(&config, &output, command).await,
+                Command::Vault(command) => commands::vault::run(&config, &output, command).await,
+                Command::Status { check } => commands::status::run(&config, &output, check).await,
                 Command::Doctor(args) => commands::doctor::run(&config, &output, args).await,
                 Command::Audit { limit } => commands::audit::run(&config, &output, limit).await,
                 Command::Openapi => {

@@ -7,6 +7,7 @@ use stillpoint_api::{ATLAS_V1, Place, View, checkpoint_document};
 use stillpoint_catalog::{Catalog, Cluster, Page, Project};
 use stillpoint_core::CheckpointId;
 use stillpoint_core::checkpoint::{Checkpoint, PutBack, State};
+use stillpoint_core::coverage::{Obstacle, obstacles};
 
 use crate::cli::CheckpointCommand;
 use crate::config::Config;
@@ -32,7 +33,7 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
                 true => queued,
                 false => follow(catalog, &queued).await?,
             };
-            print(config, output, &project, &cluster, &ended);
+            print(config, output, &project, &cluster, &ended, &[]);
             match (&ended.state, &ended.failure) {
                 (State::Failed, Some(failure)) => Err(CliError::Failed(format!(
                     "the checkpoint failed. {} {}",
@@ -65,7 +66,8 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
             let (project, cluster) = of_cluster(catalog, &of).await?;
             let checkpoint =
                 catalog.checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(&project, &cluster, id))?;
-            print(config, output, &project, &cluster, &checkpoint);
+            let obstacles = obstacles_of(catalog, &checkpoint).await?;
+            print(config, output, &project, &cluster, &checkpoint, &obstacles);
             Ok(())
         }
         CheckpointCommand::Delete { of, id } => {
@@ -78,6 +80,15 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
             Ok(())
         }
     }
+}
+
+/// What of the stored oplogs keeps a completed checkpoint from being restored.
+async fn obstacles_of(catalog: &dyn Catalog, checkpoint: &Checkpoint) -> Result<Vec<Obstacle>, CliError> {
+    if checkpoint.state != State::Completed {
+        return Ok(Vec::new());
+    }
+    let (streams, gaps) = (catalog.streams(checkpoint.cluster).await?, catalog.gaps(checkpoint.cluster).await?);
+    Ok(obstacles(checkpoint, &streams, &gaps))
 }
 
 fn not_found(project: &Project, cluster: &Cluster, id: CheckpointId) -> CliError {
@@ -149,11 +160,30 @@ fn document(config: &Config, project: &Project, cluster: &Cluster, checkpoint: &
     checkpoint_document(&View { place: &place, checkpoint, streams: &[], gaps: &[] })
 }
 
+/// With what only the operator is told.
+fn operators(obstacle: &Obstacle) -> String {
+    match obstacle {
+        Obstacle::Gap(gap) => format!("{obstacle} {}", gap.detail),
+        _ => obstacle.to_string(),
+    }
+}
+
 fn cut(checkpoint: &Checkpoint) -> String {
     checkpoint.cut.map_or("-".into(), |cut| format!("{} ({cut})", cut.date()))
 }
 
-fn print(config: &Config, output: &Output, project: &Project, cluster: &Cluster, checkpoint: &Checkpoint) {
+fn print(
+    config: &Config,
+    output: &Output,
+    project: &Project,
+    cluster: &Cluster,
+    checkpoint: &Checkpoint,
+    obstacles: &[Obstacle],
+) {
+    // The published document has no place for it.
+    if output.json {
+        obstacles.iter().for_each(|obstacle| eprintln!("not restorable: {}", operators(obstacle)));
+    }
     output.print(&document(config, project, cluster, checkpoint), || {
         let mut rows = vec![
             vec!["checkpoint".into(), checkpoint.id.to_string()],
@@ -163,6 +193,10 @@ fn print(config: &Config, output: &Output, project: &Project, cluster: &Cluster,
             vec!["restores to".into(), cut(checkpoint)],
             vec!["restorable".into(), checkpoint.restorable().to_string()],
         ];
+        rows.extend(obstacles.iter().map(|obstacle| vec!["because".into(), operators(obstacle)]));
+        if let Some(discovery) = checkpoint.discovery() {
+            rows.push(vec!["discovery".into(), format!("took {} ms", discovery.as_millis())]);
+        }
         if let (Some(since), Some(released)) = (checkpoint.held_since, &checkpoint.released) {
             let how = match released.how {
                 PutBack::AsFound => "as it was found",

@@ -5,12 +5,38 @@ pub mod checkpoint;
 pub mod cluster;
 pub mod credential;
 pub mod doctor;
+pub mod oplog;
 pub mod organization;
 pub mod project;
 pub mod serve;
 pub mod status;
+pub mod vault;
+
+use serde_json::{Value, json};
+use stillpoint_core::checkpoint::PartId;
+use stillpoint_core::stream::Gap;
 
 use crate::error::CliError;
+
+/// A part's name, as `--part` has it.
+fn part_name(part: &PartId) -> &str {
+    match part {
+        PartId::Shard(name) => name,
+        PartId::ConfigServers => "config",
+    }
+}
+
+/// A gap, for programs.
+fn gap_document(gap: &Gap) -> Value {
+    json!({
+        "part": part_name(&gap.part),
+        "after": gap.after.to_string(),
+        "until": gap.until.to_string(),
+        "cause": gap.cause.name(),
+        "found": gap.found,
+        "detail": gap.detail,
+    })
+}
 
 /// Warnings and errors of the rooms below, for commands other than `serve`.
 pub fn log_to_standard_error() {

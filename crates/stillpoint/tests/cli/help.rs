@@ -35,7 +35,15 @@ fn every_command_says_what_it_does() {
         ("checkpoint list", "newest first"),
         ("checkpoint show", "Show a checkpoint"),
         ("checkpoint delete", "Delete a checkpoint"),
+        ("oplog", "The stored oplogs"),
+        ("oplog list", "List what is stored of each part"),
+        ("oplog export", "exactly as the server wrote them"),
+        ("vault", "where the oplogs are stored"),
+        ("vault show", "Show where the vault is"),
+        ("vault check", "Read everything in the vault"),
+        ("vault rotate-key", "Seal an encrypted vault with a new master key"),
         ("status", "Whether a server runs"),
+        ("status", "how capture stands"),
         ("doctor", "Examine a cluster"),
     ] {
         let words: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
@@ -66,6 +74,9 @@ fn wrong_use_ends_with_2_and_says_how() {
         (vec!["checkpoint", "show", "-p", "p", "-c", "c", "not-an-id"], "24 hexadecimal digits"),
         (vec!["checkpoint", "list", "-p", "p", "-c", "c", "--limit=-1"], "--limit"),
         (vec!["doctor", "--project", "p"], "--cluster"),
+        (vec!["oplog", "export", "-p", "p", "-c", "c"], "--part"),
+        (vec!["vault", "rotate-key"], "--new-key-file"),
+        (vec!["vault", "check", "-c", "c"], "--project"),
     ] {
         operator.run(&words).fails(2, says);
     }

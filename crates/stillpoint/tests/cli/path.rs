@@ -77,7 +77,18 @@ fn without_a_server(operator: &Operator) {
     let [cluster] = &status["clusters"].as_array().unwrap()[..] else { panic!("{status}") };
     assert_eq!(
         keys(cluster),
-        ["project", "cluster", "server", "newest", "lastCompleted", "balancerNotPutBack", "nextDue"]
+        [
+            "project",
+            "cluster",
+            "server",
+            "newest",
+            "lastCompleted",
+            "balancerNotPutBack",
+            "nextDue",
+            "capture",
+            "gaps",
+            "attention"
+        ]
     );
     assert_eq!((&cluster["project"], &cluster["cluster"]), (&json!("p"), &json!("Cluster0")));
     assert_eq!((&cluster["server"], &cluster["newest"]), (&json!(null), &json!(null)));

@@ -4,8 +4,10 @@ mod fake;
 mod mongosh;
 mod operator;
 mod server;
+mod store;
 
 pub use fake::Fake;
 pub use mongosh::command;
 pub use operator::{Operator, Ran};
 pub use server::Server;
+pub use store::{Store, ago, entries, shard};

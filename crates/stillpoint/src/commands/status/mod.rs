@@ -1,11 +1,15 @@
 //! `stillpoint status`
 
+mod capture;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use stillpoint_catalog::{Catalog, Cluster, Page, Project};
 use stillpoint_core::checkpoint::{Checkpoint, PutBack, State};
 use stillpoint_core::schedule::next_due;
+
+use capture::Standing;
 
 use crate::config::Config;
 use crate::context::{now, open_catalog};
@@ -22,9 +26,13 @@ struct Row {
     last_completed: Option<Checkpoint>,
     /// The newest whose balancer could not be put back by stillpoint.
     history_lost: Option<Checkpoint>,
+    /// The newest that has ended, if it failed.
+    failed: Option<Checkpoint>,
+    standing: Standing,
 }
 
-pub async fn run(config: &Config, output: &Output) -> Result<(), CliError> {
+/// With `check` it fails if anything needs attention.
+pub async fn run(config: &Config, output: &Output, check: bool) -> Result<(), CliError> {
     let catalog = open_catalog(config)?;
     let mut rows = Vec::new();
     for project in catalog.projects().await? {
@@ -34,7 +42,35 @@ pub async fn run(config: &Config, output: &Output) -> Result<(), CliError> {
     }
     let documents: Vec<_> = rows.iter().map(document).collect();
     output.print(&json!({ "clusters": documents }), || text(&rows));
-    Ok(())
+    let named = |row: &Row| {
+        let name = format!("{} {}", row.project.name, row.cluster.name);
+        row.attention().into_iter().map(move |what| format!("\n- {name}: {what}")).collect::<Vec<_>>()
+    };
+    let attention: Vec<_> = rows.iter().flat_map(named).collect();
+    match check && !attention.is_empty() {
+        true => Err(CliError::Failed(format!("this needs attention:{}", attention.concat()))),
+        false => Ok(()),
+    }
+}
+
+impl Row {
+    /// What a monitor is to be told.
+    fn attention(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        if self.server.is_none() {
+            all.push("no server runs: start `stillpoint serve`".to_owned());
+        }
+        if let Some(lost) = &self.history_lost {
+            all.push(format!("checkpoint {} could not put the balancer back", lost.id));
+        }
+        if let Some((failed, failure)) =
+            self.failed.as_ref().and_then(|failed| Some((failed, failed.failure.as_ref()?)))
+        {
+            all.push(format!("checkpoint {} failed. {}", failed.id, failure.reason.sentence()));
+        }
+        all.extend(self.standing.attention(self.server.as_ref().map(|_| self.cluster.created)));
+        all
+    }
 }
 
 async fn look(config: &Config, catalog: &dyn Catalog, project: Project, cluster: Cluster) -> Result<Row, CliError> {
@@ -45,8 +81,13 @@ async fn look(config: &Config, catalog: &dyn Catalog, project: Project, cluster:
     let interval = catalog.schedule(cluster.id).await?.interval(config.interval()?);
     let lost = |c: &&Checkpoint| c.released.as_ref().is_some_and(|released| released.how == PutBack::HistoryLost);
     let history_lost = recent.iter().find(lost).cloned();
+    let ended = recent.iter().find(|checkpoint| checkpoint.state.ended());
+    let failed = ended.filter(|checkpoint| checkpoint.state == State::Failed).cloned();
+    let standing = capture::look(catalog, &cluster).await?;
     Ok(Row {
         history_lost,
+        failed,
+        standing,
         project,
         cluster,
         server: lease.map(|lease| lease.lease.holder),
@@ -77,6 +118,7 @@ fn document(row: &Row) -> Value {
             "trouble": checkpoint.trouble,
         })
     };
+    let (capture, gaps) = row.standing.documents();
     json!({
         "project": row.project.name,
         "cluster": row.cluster.name,
@@ -85,6 +127,9 @@ fn document(row: &Row) -> Value {
         "lastCompleted": row.last_completed.as_ref().map(checkpoint),
         "balancerNotPutBack": row.history_lost.as_ref().map(checkpoint),
         "nextDue": next,
+        "capture": capture,
+        "gaps": gaps,
+        "attention": row.attention(),
     })
 }
 
@@ -110,6 +155,11 @@ fn text(rows: &[Row]) -> String {
     lines.push(table(&["PROJECT", "CLUSTER", "SERVER", "NEWEST CHECKPOINT", "LAST COMPLETED"], &cells));
     for row in rows {
         let name = &row.cluster.name;
+        let standing = row.standing.lines();
+        if !standing.is_empty() {
+            let standing: Vec<_> = standing.into_iter().map(|line| format!("{name}: {line}")).collect();
+            lines.push(format!("\n{}", standing.join("\n")));
+        }
         if let Some(lost) = &row.history_lost {
             let was = lost.found.as_ref().map(|found| found.settings.as_str()).unwrap_or_default();
             lines.push(format!(
