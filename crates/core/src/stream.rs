@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::checkpoint::PartId;
+use crate::ids::from_hex;
 use crate::{CheckpointId, ClusterId, ClusterTime, OpTime};
 
 /// What a blob of the vault is called by: 32 bytes that its content determines.
@@ -37,15 +38,9 @@ impl FromStr for BlobId {
     type Err = NotABlobId;
 
     fn from_str(text: &str) -> Result<Self, NotABlobId> {
-        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-            return Err(NotABlobId);
-        }
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| NotABlobId)?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| NotABlobId)?;
-        }
-        Ok(BlobId(bytes))
+        // It is a part of a name, and so is written in one way only.
+        let id = from_hex(text).filter(|_| !text.bytes().any(|b| b.is_ascii_uppercase()));
+        id.map(BlobId).ok_or(NotABlobId)
     }
 }
 

@@ -141,44 +141,23 @@ async fn next(setup: &Setup, lease: &Lease, cluster: &Cluster) -> Result<Option<
 #[cfg(test)]
 mod tests {
     use jiff::{SignedDuration, Timestamp};
-    use stillpoint_catalog::sqlite::SqliteCatalog;
-    use stillpoint_catalog::{Catalog, Project};
     use stillpoint_core::checkpoint::{Failure, Reason, State};
     use stillpoint_core::schedule::Setting;
-    use stillpoint_core::{ClusterId, ProjectId};
-    use stillpoint_vault::{Options, Vault};
 
     use super::*;
+    use crate::fixture::Fixture;
 
     /// The interval that was set for a cluster counts at once, whatever the server's is.
     #[tokio::test]
     async fn a_checkpoint_is_due_as_the_clusters_own_schedule_says() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        let catalog = Arc::new(SqliteCatalog::open_with_key_file(&path("catalog"), &path("key")).unwrap());
         let created: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
-        let place = Options::new(format!("file:{}", path("vault").display()));
-        let vault = Vault::create_or_open(&place, catalog.id().await.unwrap(), created, 1).await.unwrap();
-        let organization = catalog.organizations().await.unwrap()[0].id;
-        let project = Project { id: ProjectId::new(created, 1), organization, name: "p".into(), created };
-        catalog.create_project(&project).await.unwrap();
-        let cluster = Cluster {
-            id: ClusterId::new(created, 1),
-            project: project.id,
-            name: "Cluster0".into(),
-            identity: "identity".into(),
-            uri: "mongodb://nowhere".into(),
-            created,
-        };
-        catalog.add_cluster(&cluster).await.unwrap();
-
+        let Fixture { folder: _folder, catalog, vault, cluster, lease } = Fixture::new(created).await;
         let at = |minutes: i64, interval: Option<u64>| {
             let now = created + SignedDuration::from_mins(minutes);
             let mut setup = Setup::new(catalog.clone(), vault.clone(), Arc::new(move || now), "here".into());
             setup.interval = interval.map(|minutes| Duration::from_secs(60 * minutes));
             setup
         };
-        let lease = catalog.claim_lease(cluster.id, "here", created, Duration::from_secs(60)).await.unwrap().unwrap();
         let is_due = async |minutes, interval| {
             let found = next(&at(minutes, interval), &lease, &cluster).await.unwrap();
             if let Some(queued) = &found {

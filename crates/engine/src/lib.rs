@@ -17,6 +17,8 @@
 mod actions;
 mod capture;
 mod depot;
+#[cfg(test)]
+mod fixture;
 mod keeper;
 mod retention;
 mod runner;

@@ -11,7 +11,7 @@ use stillpoint_core::checkpoint::PartId;
 use crate::error::{MongoError, Result, plain};
 use crate::link::ClusterLink;
 use crate::part::{PartLink, hello};
-use crate::privileges::{self, NOTHING, Need, READ_OPLOG, SEE_STATUS, grant_commands};
+use crate::privileges::{self, NOTHING, Need, SEE_STATUS, grant_commands};
 
 /// An oplog that holds less than this is said to be short.
 const SHORT_OPLOG_HOURS: f64 = 24.0;
@@ -124,15 +124,8 @@ async fn members(part: &PartLink) -> Result<Vec<Finding>> {
 }
 
 async fn oplog(part: &PartLink) -> Result<Vec<Finding>> {
-    let end = |direction: i32| async move {
-        let command = doc! {
-            "find": "oplog.rs", "sort": {"$natural": direction}, "projection": {"ts": 1}, "limit": 1,
-            "singleBatch": true, "readConcern": {"level": "majority"}, "maxTimeMS": 10_000,
-        };
-        let found = part.first_batch("local", &READ_OPLOG, command).await?;
-        Ok::<_, MongoError>(found.first().and_then(|entry| entry.get_timestamp("ts").ok()).map_or(0, |ts| ts.time))
-    };
-    let (first, last) = tokio::try_join!(end(1), end(-1))?;
+    let (first, last) = tokio::try_join!(part.end_of_oplog(1), part.end_of_oplog(-1))?;
+    let [first, last] = [first, last].map(|end| end.map_or(0, |entry| entry.time.seconds));
     let hours = f64::from(last.saturating_sub(first)) / 3600.0;
     let what = format!("its oplog reaches back {hours:.1} hours");
     Ok(vec![match hours < SHORT_OPLOG_HOURS {

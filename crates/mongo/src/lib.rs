@@ -9,7 +9,7 @@
 //! - [`topology`]: which shards there are
 //! - [`balancer`]: reading, stopping and putting back the balancer
 //! - [`movement`]: migrations, resharding and DDL operations under way
-//! - [`token`]: the cluster's clock, tokens, and finding them again
+//! - [`token`]: the cluster's clock, and tokens
 //! - [`tail`]: the oplog, read as it grows
 //! - [`privileges`]: what the user must be allowed, and the commands that allow it
 //! - [`doctor`]: looks at a cluster and says what is wrong

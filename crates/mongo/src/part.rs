@@ -60,7 +60,7 @@ impl PartLink {
         command: Document,
     ) -> Result<(Vec<Document>, ClusterTime)> {
         let reply = self.run(database, need, command).await?;
-        let wrong = |why: &str| MongoError::Reply { part: self.id.to_string(), what: need.what, why: why.into() };
+        let wrong = |why: &str| self.not_understood(need, why);
         let cursor = reply.get_document("cursor").map_err(|_| wrong("it has no cursor"))?;
         if cursor.get_i64("id").is_ok_and(|id| id != 0) {
             return Err(wrong("it does not fit into one batch"));
@@ -77,11 +77,12 @@ impl PartLink {
 
     pub(crate) fn operation_time(&self, need: &Need, reply: &Document) -> Result<ClusterTime> {
         let time = reply.get("operationTime").and_then(cluster_time);
-        time.ok_or_else(|| MongoError::Reply {
-            part: self.id.to_string(),
-            what: need.what,
-            why: "it has no operationTime".into(),
-        })
+        time.ok_or_else(|| self.not_understood(need, "it has no operationTime"))
+    }
+
+    /// The reply to what `need` is needed for does not have what it should.
+    pub(crate) fn not_understood(&self, need: &Need, why: impl Into<String>) -> MongoError {
+        MongoError::Reply { part: self.id.to_string(), what: need.what, why: why.into() }
     }
 }
 

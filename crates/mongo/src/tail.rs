@@ -30,10 +30,10 @@ pub struct Tail {
     cursor: Box<RawBatchCursor>,
 }
 
-/// What came of opening an oplog where it was left.
-pub enum Opened {
-    /// The first entry of the first batch is the one that was left off at, if one was.
-    Tail(Tail, Batch),
+/// What came of opening an oplog where it was left: a [`Tail`] and its first [`Batch`], or why not.
+pub enum Opened<T, B> {
+    /// The first entry of the batch is the one that was left off at, if one was.
+    Tail(T, B),
     /// The oplog begins after it.
     RolledOver { oldest: OpTime },
     /// The oplog reaches back to it, and it is not there: something else is, or nothing.
@@ -95,8 +95,7 @@ impl PartLink {
         let before = self.committed().await?;
         let filter = doc! {"state": "prepared"};
         let prepared = read_config(self, &READ_TRANSACTIONS, "transactions", filter, MOST_PREPARED).await?;
-        let wrong =
-            |why: &str| MongoError::Reply { part: self.id.to_string(), what: READ_TRANSACTIONS.what, why: why.into() };
+        let wrong = |why: &str| self.not_understood(&READ_TRANSACTIONS, why);
         if prepared.len() as i64 >= MOST_PREPARED {
             return Err(wrong("more transactions are prepared than can be"));
         }
@@ -132,15 +131,11 @@ impl PartLink {
         let hello = hello(self).await?;
         let newest = hello.get_document("lastWrite").and_then(|write| write.get_document("majorityOpTime"));
         let time = newest.ok().and_then(|optime| optime.get("ts")).and_then(cluster_time);
-        time.ok_or_else(|| MongoError::Reply {
-            part: self.id.to_string(),
-            what: NOTHING.what,
-            why: "it has no lastWrite.majorityOpTime.ts".into(),
-        })
+        time.ok_or_else(|| self.not_understood(&NOTHING, "it has no lastWrite.majorityOpTime.ts"))
     }
 
     /// Reads the oplog from a position on.
-    pub async fn tail(&self, position: Position) -> Result<Opened> {
+    pub async fn tail(&self, position: Position) -> Result<Opened<Tail, Batch>> {
         let from = match position {
             Position::After(last) => last.time,
             Position::At(time) => time,
@@ -171,7 +166,7 @@ impl PartLink {
         let oldest = self.oldest_entry().await?;
         let first = match batch.entries().next() {
             Some(Ok(entry)) => optime(entry),
-            Some(Err(why)) => return Err(self.not_understood(why)),
+            Some(Err(why)) => return Err(self.not_understood(&READ_OPLOG, why)),
             None => None,
         };
         Ok(match (position, first) {
@@ -190,16 +185,21 @@ impl PartLink {
 
     /// The oldest entry of the oplog.
     async fn oldest_entry(&self) -> Result<OpTime> {
+        let oldest = self.end_of_oplog(1).await?;
+        oldest.ok_or_else(|| self.not_understood(&READ_OPLOG, "the oplog's first entry has no ts"))
+    }
+
+    /// The entry at one end of the oplog, majority-committed: the oldest with direction 1, the newest with -1.
+    pub(crate) async fn end_of_oplog(&self, direction: i32) -> Result<Option<OpTime>> {
         let command = doc! {
-            "find": "oplog.rs", "sort": {"$natural": 1}, "projection": {"ts": 1, "t": 1}, "limit": 1,
+            "find": "oplog.rs", "sort": {"$natural": direction}, "projection": {"ts": 1, "t": 1}, "limit": 1,
             "singleBatch": true, "readConcern": {"level": "majority"}, "maxTimeMS": 10_000,
         };
         let found = self.first_batch("local", &READ_OPLOG, command).await?;
-        let oldest = found.first().and_then(|entry| {
+        Ok(found.first().and_then(|entry| {
             let term = entry.get_i64("t").unwrap_or(-1);
             Some(OpTime::new(entry.get("ts").and_then(cluster_time)?, term))
-        });
-        oldest.ok_or_else(|| self.not_understood("the oplog's first entry has no ts".into()))
+        }))
     }
 
     /// How far the primary's oplog reaches back, and its size.
@@ -212,15 +212,11 @@ impl PartLink {
             Some(Bson::Double(n)) if *n >= 0.0 => Some(*n as u64),
             _ => None,
         };
-        Ok(Extent { oldest, bytes: bytes.ok_or_else(|| self.not_understood("collStats has no size".into()))? })
+        Ok(Extent { oldest, bytes: bytes.ok_or_else(|| self.not_understood(&READ_OPLOG, "collStats has no size"))? })
     }
 
     fn tail_error(&self, error: &Error) -> MongoError {
         MongoError::from_driver(&self.id, &READ_OPLOG, error)
-    }
-
-    fn not_understood(&self, why: String) -> MongoError {
-        MongoError::Reply { part: self.id.to_string(), what: READ_OPLOG.what, why }
     }
 }
 

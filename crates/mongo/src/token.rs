@@ -1,4 +1,4 @@
-//! The cluster's clock, tokens, and finding them again.
+//! The cluster's clock, and tokens.
 //!
 //! A token is a no-op oplog entry (`op: "n"`) whose `o` is
 //! `{stillpoint: "token", checkpoint: <24 hex>, part: <name>, attempt: <int>}`.
@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use bson::{Document, doc};
 use futures::future::try_join_all;
 use mongodb::ClusterTime as SignedTime;
-use stillpoint_core::checkpoint::{PartId, Seen, Token};
+use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::{CheckpointId, ClusterTime};
 
 use crate::error::{MongoError, Result};
-use crate::part::{PartLink, cluster_time, hello, timestamp};
-use crate::privileges::{READ_OPLOG, WRITE_NOTE};
+use crate::part::{PartLink, cluster_time, hello};
+use crate::privileges::WRITE_NOTE;
 
 /// The highest cluster time that any part has seen, with the cluster's signature.
 #[derive(Debug, Clone)]
@@ -60,39 +60,6 @@ pub async fn write(part: &PartLink, checkpoint: CheckpointId, attempt: u32, cloc
     session.advance_cluster_time(&clock.signed);
     let reply = part.run_in(&mut session, &WRITE_NOTE, note(data)).await?;
     part.operation_time(&WRITE_NOTE, &reply)
-}
-
-/// A token's entry, if it is in the majority-committed oplog.
-pub async fn find(part: &PartLink, checkpoint: CheckpointId, token: Token, clock: ClusterTime) -> Result<Option<Seen>> {
-    let command = doc! {
-        "find": "oplog.rs",
-        // The bounds on ts are what lets the server begin at the right place.
-        "filter": {
-            "ts": {"$gt": timestamp(clock), "$lte": timestamp(token.time)},
-            "op": "n",
-            "o.stillpoint": "token",
-            "o.checkpoint": checkpoint.to_string(),
-            "o.part": part.id.to_string(),
-            "o.attempt": token.attempt,
-        },
-        "projection": {"ts": 1, "t": 1},
-        "limit": 1,
-        "singleBatch": true,
-        "readConcern": {"level": "majority"},
-        "maxTimeMS": 10_000,
-    };
-    let found = part.first_batch("local", &READ_OPLOG, command).await?;
-    let Some(entry) = found.first() else {
-        return Ok(None);
-    };
-    match (entry.get("ts").and_then(cluster_time), entry.get_i64("t")) {
-        (Some(time), Ok(term)) => Ok(Some(Seen { time, term })),
-        _ => Err(MongoError::Reply {
-            part: part.id.to_string(),
-            what: READ_OPLOG.what,
-            why: format!("a token's entry without ts or t: {entry}"),
-        }),
-    }
 }
 
 fn token(part: &PartId, checkpoint: CheckpointId, attempt: u32) -> Document {

@@ -56,6 +56,11 @@ impl Limits {
 
     /// The pause before retry number `n`, counted from 0.
     pub fn backoff(&self, n: u32) -> Duration {
-        self.pause.saturating_mul(1 << n.min(16)).min(self.longest_pause)
+        backoff(self.pause, self.longest_pause, n)
     }
+}
+
+/// The pause before retry number `n`, counted from 0: `pause` at first, doubling up to `longest`.
+pub fn backoff(pause: Duration, longest: Duration, n: u32) -> Duration {
+    pause.saturating_mul(1 << n.min(16)).min(longest)
 }

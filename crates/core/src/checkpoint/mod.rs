@@ -16,6 +16,6 @@ mod record;
 mod tests;
 
 pub use command::{Action, Command, End, Event, Outcome, Reply, Seen, Ticket};
-pub use limits::Limits;
+pub use limits::{Limits, backoff};
 pub use machine::Machine;
 pub use record::{Checkpoint, Failure, Found, Part, PartId, PutBack, Reason, Released, State, Token, Trouble};

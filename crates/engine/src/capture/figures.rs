@@ -104,6 +104,11 @@ impl Figures {
         state.halted = halted;
     }
 
+    /// What is in the way, if anything is.
+    pub fn in_the_way(&self) -> Option<String> {
+        self.state().trouble.as_ref().map(|(_, why)| why.clone())
+    }
+
     pub fn report(&self, now: Timestamp) -> CaptureReport {
         let state = self.state();
         let oldest = state.extent.map(|extent| extent.oldest.time);

@@ -37,7 +37,7 @@ use crate::Setup;
 use crate::actions::Connection;
 use figures::Figures;
 use part::{End, PartCapture, stored_until};
-use ports::{CatalogLedger, Source};
+use ports::CatalogLedger;
 use sealer::Of;
 
 /// How often the shards are looked for.
@@ -69,8 +69,7 @@ impl Captures {
 
     /// What is in a part's way, if anything is.
     pub(crate) fn trouble(&self, cluster: ClusterId, part: &PartId) -> Option<String> {
-        let figures = self.all().get(&(cluster, part.clone())).cloned()?;
-        figures.report(jiff::Timestamp::UNIX_EPOCH).trouble.map(|(_, why)| why)
+        self.all().get(&(cluster, part.clone()))?.in_the_way()
     }
 }
 
@@ -232,7 +231,7 @@ impl ClusterCapture {
         join_all(extents.map(|task| {
             task.asked = Some(Instant::now());
             async {
-                if let Ok(Ok(extent)) = timeout(ANSWER, task.link.extent()).await {
+                if let Ok(Ok(extent)) = timeout(ANSWER, task.link.oplog_extent()).await {
                     task.figures.extent(extent);
                 }
             }

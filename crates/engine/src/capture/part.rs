@@ -13,19 +13,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use stillpoint_catalog::CatalogError;
+use stillpoint_core::checkpoint::backoff;
 use stillpoint_core::coverage::whole_until;
 use stillpoint_core::stream::{BlobId, Gap, GapCause, Position, Segment, Stream};
 use stillpoint_core::{ClusterTime, OpTime};
 use stillpoint_mongo::MongoError;
-use stillpoint_mongo::tail::Beginning;
+use stillpoint_mongo::tail::Opened;
 use stillpoint_vault::VaultError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::figures::Figures;
-use super::ports::{Blobs, Entries, EntryBatch, Ledger, Opening, Source};
-use super::sealer::{Due, Full, Of, Sealer, Unfit};
+use super::ports::{Blobs, Entries, EntryBatch, Ledger, Source};
+use super::sealer::{Full, Of, Sealed, Sealer, Unfit};
 use crate::{Clock, Hook};
 
 /// How long the entries of a segment may wait for its sealing, and what else is bounded.
@@ -58,6 +59,12 @@ impl Default for Pace {
             pause: Duration::from_millis(200),
             longest_pause: Duration::from_secs(10),
         }
+    }
+}
+
+impl Pace {
+    fn backoff(&self, failures: u32) -> Duration {
+        backoff(self.pause, self.longest_pause, failures)
     }
 }
 
@@ -130,9 +137,16 @@ struct Part<B> {
 /// What taking in a batch came to.
 struct Taken<B> {
     sealer: Sealer,
-    /// The rest of the batch, if the segment is to be sealed in the middle of it.
+    /// The rest of the batch, if the segment is to be sealed before it.
     rest: Option<Part<B>>,
-    due: Option<Due>,
+}
+
+/// A stream that cannot go on where it was, and what is known of the gap.
+struct Broken<'a> {
+    before: &'a Stream,
+    after: ClusterTime,
+    cause: GapCause,
+    detail: String,
 }
 
 impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
@@ -153,7 +167,7 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
             if self.figures.stored() != stored {
                 failures = 0;
             }
-            let pause = self.pace.pause.saturating_mul(1 << failures.min(16)).min(self.pace.longest_pause);
+            let pause = self.pace.backoff(failures);
             failures = failures.saturating_add(1);
             tokio::select! {
                 () = stop.cancelled() => return End::Stopped,
@@ -165,8 +179,15 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
     /// From what is stored on, until something fails.
     async fn attempt(&self, stop: &CancellationToken) -> Result<(), Cause> {
         let mut stream = match self.ledger.stream().await? {
-            Some(stream) if stream.ended.is_none() => stream,
-            ended => self.begin(ended.as_ref()).await?,
+            None => self.begin(None).await?,
+            Some(before) => match before.ended {
+                None => before,
+                Some(at) => {
+                    let after = stored_until(&before, self.ledger.last_segment().await?.as_ref());
+                    let detail = format!("it was no longer in the cluster at {at}");
+                    self.begin(Some(Broken { before: &before, after, cause: GapCause::ShardAway, detail })).await?
+                }
+            },
         };
         // Anew once: an oplog that is overwritten faster than it can be opened is tried again after a pause.
         for anew in [false, true] {
@@ -179,61 +200,36 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
             match timeout(self.pace.read, self.source.open(position)).await {
                 Err(_) => return Err(Cause::TooSlow(self.pace.read)),
                 Ok(opening) => match opening? {
-                    Opening::Tail(tail, first) => {
+                    Opened::Tail(tail, first) => {
                         return Pump::new(self, &stream, last, tail, first)?.run(stop).await;
                     }
-                    Opening::RolledOver { oldest } if !anew => {
-                        stream = self.begin_after_roll_over(&stream, last, oldest).await?;
+                    Opened::RolledOver { oldest } if !anew => {
+                        let after = stored_until(&stream, last.as_ref());
+                        let detail = rolled_over(after, oldest);
+                        let broken = Broken { before: &stream, after, cause: GapCause::RolledOver, detail };
+                        stream = self.begin(Some(broken)).await?;
                     }
-                    Opening::RolledOver { .. } => {}
-                    Opening::Diverged { instead } => return Err(Cause::Halt(diverged(last, instead))),
+                    Opened::RolledOver { .. } => {}
+                    Opened::Diverged { instead } => return Err(Cause::Halt(diverged(last, instead))),
                 },
             }
         }
         Err(Cause::Overrun)
     }
 
-    async fn begin(&self, ended: Option<&Stream>) -> Result<Stream, Cause> {
-        let since = self.since.filter(|_| ended.is_none());
+    /// Begins the stream, or goes on with it after a gap.
+    async fn begin(&self, broken: Option<Broken<'_>>) -> Result<Stream, Cause> {
+        let since = self.since.filter(|_| broken.is_none());
         let beginning = self.source.beginning(since).await?;
-        let now = (self.clock)();
-        let Some(before) = ended else { return self.begin_at(beginning, None).await };
-        let gap = Gap {
+        let since = broken.as_ref().map(|broken| broken.before.since);
+        let gap = broken.map(|broken| Gap {
             part: self.of.part.clone(),
-            after: stored_until(before, self.ledger.last_segment().await?.as_ref()),
+            after: broken.after,
             until: beginning.complete_from,
-            cause: GapCause::ShardAway,
-            found: now,
-            detail: format!("it was no longer in the cluster at {}", before.ended.unwrap_or(now)),
-        };
-        self.begin_at(beginning, Some((before, gap))).await
-    }
-
-    async fn begin_after_roll_over(
-        &self,
-        before: &Stream,
-        last: Option<Segment>,
-        oldest: OpTime,
-    ) -> Result<Stream, Cause> {
-        let beginning = self.source.beginning(None).await?;
-        let after = stored_until(before, last.as_ref());
-        let gap = Gap {
-            part: self.of.part.clone(),
-            after,
-            until: beginning.complete_from,
-            cause: GapCause::RolledOver,
+            cause: broken.cause,
             found: (self.clock)(),
-            detail: format!(
-                "stored up to {after}, but the oplog began at {oldest} when it was read again: make the oplog larger \
-                 (replSetResizeOplog), or keep the server running"
-            ),
-        };
-        self.begin_at(beginning, Some((before, gap))).await
-    }
-
-    async fn begin_at(&self, beginning: Beginning, anew: Option<(&Stream, Gap)>) -> Result<Stream, Cause> {
-        let since = anew.as_ref().map(|(before, _)| before.since);
-        let gap = anew.map(|(_, gap)| gap);
+            detail: broken.detail,
+        });
         let stream = Stream {
             cluster: self.of.cluster,
             part: self.of.part.clone(),
@@ -259,12 +255,10 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
     /// Seals and stores a segment, however often the vault and the catalog fail, until `stop` and the
     /// time to finish are past. The catalog is told right after the vault has it, again if need be, so
     /// that a segment which waits to be noted is never swept away.
-    async fn store(&self, full: Full, previous: Option<BlobId>) -> Result<Option<Segment>, Cause> {
+    async fn store(&self, full: Full, previous: Option<BlobId>) -> Result<Segment, Cause> {
         let now = (self.clock)();
-        let sealed = blocking(move || full.seal(previous, now)).await??;
-        let Some(sealed) = sealed else { return Ok(None) };
-        let place = sealed.place();
-        let (content, mut record) = (Bytes::from(sealed.content), sealed.record);
+        let Sealed { content, mut record } = blocking(move || full.seal(previous, now)).await??;
+        let (place, content) = (record.place(), Bytes::from(content));
         let mut failures = 0;
         loop {
             let cause = match self.blobs.put(&place, content.clone()).await {
@@ -275,7 +269,7 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
                         Ok(()) => {
                             self.did("note-segment");
                             self.figures.sealed(&record);
-                            return Ok(Some(record));
+                            return Ok(record);
                         }
                         Err(e @ CatalogError::Store(_)) => Cause::Catalog(e),
                         Err(e) => return Err(Cause::Catalog(e)),
@@ -285,9 +279,8 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
                 Err(e) => Cause::Vault(e),
             };
             self.figures.trouble((self.clock)(), cause.to_string());
-            let pause = self.pace.pause.saturating_mul(1 << failures.min(16)).min(self.pace.longest_pause);
+            sleep(self.pace.backoff(failures)).await;
             failures += 1;
-            sleep(pause).await;
         }
     }
 
@@ -301,6 +294,13 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
 /// The last time of a stream that ends now which is whole.
 pub(super) fn stored_until(stream: &Stream, last: Option<&Segment>) -> ClusterTime {
     last.map_or_else(|| stream.complete_from.before(), whole_until)
+}
+
+fn rolled_over(after: ClusterTime, oldest: OpTime) -> String {
+    format!(
+        "stored up to {after}, but the oplog began at {oldest} when it was read again: make the oplog larger \
+         (replSetResizeOplog), or keep the server running"
+    )
 }
 
 fn diverged(last: Option<Segment>, instead: OpTime) -> String {
@@ -386,9 +386,7 @@ impl<'a, S: Source, B: Blobs, L: Ledger> Pump<'a, S, B, L> {
                 && let Some(sealer) = &mut self.sealer
             {
                 (self.seal_now, self.seal_at) = (false, None);
-                if !sealer.is_empty() {
-                    storing = Some(Box::pin(capture.store(sealer.cut()?, self.last_stored)));
-                }
+                storing = sealer.cut()?.map(|full| Box::pin(capture.store(full, self.last_stored)));
                 continue;
             }
             if !self.seal_now
@@ -405,9 +403,7 @@ impl<'a, S: Source, B: Blobs, L: Ledger> Pump<'a, S, B, L> {
                 biased;
                 stored = if_any(&mut storing) => {
                     storing = None;
-                    if let Some(segment) = stored? {
-                        self.last_stored = Some(segment.blob);
-                    }
+                    self.last_stored = Some(stored?.blob);
                 }
                 taken = if_any(&mut self.taking) => {
                     self.taking = None;
@@ -461,16 +457,18 @@ impl<'a, S: Source, B: Blobs, L: Ledger> Pump<'a, S, B, L> {
             self.seal_at = Some(Instant::now() + self.capture.pace.seal_after);
         }
         self.capture.figures.taken(taken.sealer.last());
-        self.seal_now |= taken.due.is_some();
+        self.seal_now |= taken.rest.is_some();
         self.sealer = Some(taken.sealer);
         self.rest = taken.rest;
     }
 }
 
 fn take<B: EntryBatch>(mut sealer: Sealer, mut part: Part<B>) -> Result<Taken<B>, Unfit> {
-    let (taken, due) = sealer.take(&part.batch, part.done)?;
-    part.done += taken;
-    Ok(Taken { sealer, rest: due.is_some().then_some(part), due })
+    let rest = sealer.take(&part.batch, part.done)?.map(|done| {
+        part.done = done;
+        part
+    });
+    Ok(Taken { sealer, rest })
 }
 
 /// What a future comes to, if there is one.

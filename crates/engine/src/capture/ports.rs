@@ -4,10 +4,10 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use stillpoint_catalog::{CatalogError, Lease};
+use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::stream::{BlobId, Gap, Position, Segment, Stream};
-use stillpoint_core::{ClusterTime, OpTime};
-use stillpoint_mongo::tail::{Batch, Beginning, Extent, Opened, Tail};
+use stillpoint_mongo::tail::{Batch, Beginning, Opened, Tail};
 use stillpoint_mongo::{MongoError, PartLink};
 use stillpoint_vault::VaultError;
 
@@ -20,15 +20,8 @@ pub(crate) trait Source: Send + Sync + 'static {
 
     /// See [`PartLink::beginning`].
     async fn beginning(&self, since: Option<ClusterTime>) -> Result<Beginning, MongoError>;
-    async fn open(&self, position: Position) -> Result<Opening<Self::Tail>, MongoError>;
-    async fn extent(&self) -> Result<Extent, MongoError>;
-}
-
-/// What came of opening an oplog.
-pub(crate) enum Opening<T: Entries> {
-    Tail(T, T::Batch),
-    RolledOver { oldest: OpTime },
-    Diverged { instead: OpTime },
+    /// See [`PartLink::tail`].
+    async fn open(&self, position: Position) -> Result<Opened<Self::Tail, <Self::Tail as Entries>::Batch>, MongoError>;
 }
 
 /// An oplog being read. After an error it must be opened again.
@@ -41,24 +34,11 @@ pub(crate) trait Entries: Send + 'static {
 }
 
 pub(crate) trait EntryBatch: Send + 'static {
-    /// Gives each entry from the `skip`th on to `take`, until that says to stop; how many were given.
-    fn each<E>(&self, skip: usize, take: impl FnMut(&[u8]) -> Result<Take, E>) -> Result<usize, E>
-    where
-        E: From<NotAnEntry>;
+    /// See [`Batch::entries`].
+    fn entries(&self) -> impl Iterator<Item = Result<&[u8], String>>;
     fn bytes(&self) -> usize;
     fn committed(&self) -> Option<ClusterTime>;
 }
-
-/// Whether to go on with the next entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Take {
-    More,
-    Enough,
-}
-
-/// A batch holds something else than documents.
-#[derive(Debug)]
-pub(crate) struct NotAnEntry(pub String);
 
 /// Where segments go.
 #[async_trait]
@@ -86,16 +66,8 @@ impl Source for PartLink {
         PartLink::beginning(self, since).await
     }
 
-    async fn open(&self, position: Position) -> Result<Opening<Tail>, MongoError> {
-        Ok(match self.tail(position).await? {
-            Opened::Tail(tail, batch) => Opening::Tail(tail, batch),
-            Opened::RolledOver { oldest } => Opening::RolledOver { oldest },
-            Opened::Diverged { instead } => Opening::Diverged { instead },
-        })
-    }
-
-    async fn extent(&self) -> Result<Extent, MongoError> {
-        self.oplog_extent().await
+    async fn open(&self, position: Position) -> Result<Opened<Tail, Batch>, MongoError> {
+        self.tail(position).await
     }
 }
 
@@ -109,18 +81,8 @@ impl Entries for Tail {
 }
 
 impl EntryBatch for Batch {
-    fn each<E>(&self, skip: usize, mut take: impl FnMut(&[u8]) -> Result<Take, E>) -> Result<usize, E>
-    where
-        E: From<NotAnEntry>,
-    {
-        let mut given = 0;
-        for entry in self.entries().skip(skip) {
-            given += 1;
-            if take(entry.map_err(NotAnEntry)?)? == Take::Enough {
-                break;
-            }
-        }
-        Ok(given)
+    fn entries(&self) -> impl Iterator<Item = Result<&[u8], String>> {
+        Batch::entries(self)
     }
 
     fn bytes(&self) -> usize {

@@ -2,14 +2,14 @@
 
 use jiff::Timestamp;
 use stillpoint_core::checkpoint::PartId;
-use stillpoint_core::stream::{BlobId, OpenTransaction, Segment, StoredToken, place};
+use stillpoint_core::stream::{BlobId, OpenTransaction, Segment, StoredToken};
 use stillpoint_core::{ClusterId, ClusterTime, OpTime};
 use stillpoint_oplog::segment::{DEFAULT_BLOCK, DEFAULT_LEVEL, Seal, SegmentWriter, WriteError};
 use stillpoint_oplog::transactions::{TransactionError, Transactions};
 use stillpoint_oplog::{Entry, EntryError, Kind};
 
 use super::part::Pace;
-use super::ports::{EntryBatch, NotAnEntry, Take};
+use super::ports::EntryBatch;
 
 /// What must not be in an oplog: capture stops rather than pass it over.
 #[derive(Debug, thiserror::Error)]
@@ -44,13 +44,6 @@ pub(crate) struct Of {
     pub part: PartId,
 }
 
-/// Why a segment is to be sealed now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Due {
-    Token,
-    Size,
-}
-
 /// A segment being filled.
 pub(crate) struct Sealer {
     of: Of,
@@ -70,6 +63,8 @@ pub(crate) struct Sealer {
 /// A segment that has all its entries, and is to be stored.
 pub(crate) struct Full {
     of: Of,
+    first: OpTime,
+    last: OpTime,
     writer: SegmentWriter,
     open_before: Vec<OpenTransaction>,
     open_after: Vec<OpenTransaction>,
@@ -107,71 +102,52 @@ impl Sealer {
         self.last.map(|last| last.time)
     }
 
-    /// Takes the entries of a batch from the `skip`th on, until the segment is to be sealed; how many
-    /// were taken.
-    pub fn take(&mut self, batch: &impl EntryBatch, skip: usize) -> Result<(usize, Option<Due>), Unfit> {
-        let mut due = None;
-        let after = OpTimeOrStart(self.last);
-        let taken = batch.each(skip, |bytes| {
-            due = self.entry(bytes)?;
-            Ok(if due.is_some() { Take::Enough } else { Take::More })
-        });
-        let taken = taken.map_err(|e: Refused| match e {
-            Refused::Unfit(unfit) => unfit,
-            Refused::NotAnEntry(why) => Unfit::NotAnEntry { after, why },
-        })?;
-        Ok((taken, due))
+    /// Takes the entries of a batch from the `skip`th on, until the segment is to be sealed, if it is: then
+    /// how many of the batch are taken.
+    pub fn take(&mut self, batch: &impl EntryBatch, skip: usize) -> Result<Option<usize>, Unfit> {
+        for (n, bytes) in batch.entries().enumerate().skip(skip) {
+            let bytes = bytes.map_err(|why| Unfit::NotAnEntry { after: OpTimeOrStart(self.last), why })?;
+            if self.entry(bytes)? {
+                return Ok(Some(n + 1));
+            }
+        }
+        Ok(None)
     }
 
-    fn entry(&mut self, bytes: &[u8]) -> Result<Option<Due>, Unfit> {
+    /// Whether the segment is to be sealed after it: it is a token, or the segment is large.
+    fn entry(&mut self, bytes: &[u8]) -> Result<bool, Unfit> {
         let entry = Entry::read(bytes).map_err(|why| Unfit::Entry { after: OpTimeOrStart(self.last), why })?;
         if self.overlap.take() == Some(entry.at) {
-            return Ok(None);
+            return Ok(false);
         }
         self.writer.push(bytes, entry.at)?;
         self.transactions.see(&entry)?;
         self.last = Some(entry.at);
         if let Kind::Token(token) = &entry.kind {
             self.tokens.push(StoredToken { checkpoint: token.checkpoint, attempt: token.attempt, at: entry.at });
-            return Ok(Some(Due::Token));
+            return Ok(true);
         }
-        let full = self.writer.compressed_bytes() >= self.full || self.writer.raw_bytes() >= self.long;
-        Ok(full.then_some(Due::Size))
+        Ok(self.writer.compressed_bytes() >= self.full || self.writer.raw_bytes() >= self.long)
     }
 
-    /// Takes out what there is, and begins the next segment.
-    pub fn cut(&mut self) -> Result<Full, Unfit> {
+    /// Takes out what there is, if there is anything, and begins the next segment.
+    pub fn cut(&mut self) -> Result<Option<Full>, Unfit> {
+        let (Some(first), Some(last)) = (self.writer.first(), self.writer.last()) else { return Ok(None) };
         let open = self.transactions.open();
-        Ok(Full {
+        Ok(Some(Full {
             of: self.of.clone(),
+            first,
+            last,
             writer: std::mem::replace(&mut self.writer, writer()?),
             open_before: std::mem::replace(&mut self.open_before, open.clone()),
             open_after: open,
             tokens: std::mem::take(&mut self.tokens),
-        })
+        }))
     }
 }
 
 fn writer() -> Result<SegmentWriter, WriteError> {
     SegmentWriter::new(DEFAULT_LEVEL, DEFAULT_BLOCK)
-}
-
-/// An [`Unfit`], or what becomes one.
-enum Refused {
-    Unfit(Unfit),
-    NotAnEntry(String),
-}
-
-impl From<Unfit> for Refused {
-    fn from(unfit: Unfit) -> Refused {
-        Refused::Unfit(unfit)
-    }
-}
-
-impl From<NotAnEntry> for Refused {
-    fn from(NotAnEntry(why): NotAnEntry) -> Refused {
-        Refused::NotAnEntry(why)
-    }
 }
 
 /// A sealed segment's bytes, and its record but for what the vault makes of it.
@@ -180,17 +156,9 @@ pub(crate) struct Sealed {
     pub record: Segment,
 }
 
-impl Sealed {
-    /// The blob's name without its id.
-    pub fn place(&self) -> String {
-        place(self.record.cluster, &self.record.part, self.record.first.time)
-    }
-}
-
 impl Full {
-    /// Compresses what is left and writes the header. `None` of an empty one.
-    pub fn seal(self, previous: Option<BlobId>, now: Timestamp) -> Result<Option<Sealed>, Unfit> {
-        let (Some(first), Some(last)) = (self.writer.first(), self.writer.last()) else { return Ok(None) };
+    /// Compresses what is left and writes the header.
+    pub fn seal(self, previous: Option<BlobId>, now: Timestamp) -> Result<Sealed, Unfit> {
         let (entries, bytes) = (self.writer.entries(), self.writer.raw_bytes());
         let Of { cluster, part } = self.of;
         let content = self.writer.seal(Seal { cluster, part: part.clone(), previous, open: self.open_before })?;
@@ -200,8 +168,8 @@ impl Full {
             // Known once it is stored.
             blob: BlobId([0; 32]),
             previous,
-            first,
-            last,
+            first: self.first,
+            last: self.last,
             entries,
             bytes,
             stored: 0,
@@ -209,6 +177,6 @@ impl Full {
             tokens: self.tokens,
             open: self.open_after,
         };
-        Ok(Some(Sealed { content, record }))
+        Ok(Sealed { content, record })
     }
 }

@@ -22,7 +22,7 @@ use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::stream::{BlobId, Gap, Position, Segment, Stream};
 use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, OpTime};
 use stillpoint_mongo::MongoError;
-use stillpoint_mongo::tail::{Beginning, Extent};
+use stillpoint_mongo::tail::{Beginning, Opened};
 use stillpoint_oplog::segment::{Limits, SegmentReader};
 use stillpoint_vault::VaultError;
 use tokio::sync::{Notify, Semaphore};
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::figures::Figures;
 use super::part::{End, Pace, PartCapture};
-use super::ports::{Blobs, Entries, EntryBatch, Ledger, NotAnEntry, Opening, Source, Take};
+use super::ports::{Blobs, Entries, EntryBatch, Ledger, Source};
 use super::sealer::Of;
 
 #[derive(Clone)]
@@ -257,7 +257,7 @@ impl Source for World {
         .await
     }
 
-    async fn open(&self, position: Position) -> Result<Opening<SimTail>, MongoError> {
+    async fn open(&self, position: Position) -> Result<Opened<SimTail, SimBatch>, MongoError> {
         let world = self.clone();
         self.call(cut_off, |state| {
             let from = match position {
@@ -266,7 +266,7 @@ impl Source for World {
             };
             let oldest = state.oplog[state.truncated].0;
             if oldest.time > from {
-                return Ok(Opening::RolledOver { oldest });
+                return Ok(Opened::RolledOver { oldest });
             }
             let index = state.oplog.partition_point(|(at, _)| at.time < from);
             if index >= state.committed {
@@ -275,16 +275,12 @@ impl Source for World {
             let batch = SimBatch { entries: vec![state.oplog[index].1.clone()] };
             match position {
                 Position::After(last) if state.oplog[index].0 != last => {
-                    Ok(Opening::Diverged { instead: state.oplog[index].0 })
+                    Ok(Opened::Diverged { instead: state.oplog[index].0 })
                 }
-                _ => Ok(Opening::Tail(SimTail { world, next: index + 1 }, batch)),
+                _ => Ok(Opened::Tail(SimTail { world, next: index + 1 }, batch)),
             }
         })
         .await
-    }
-
-    async fn extent(&self) -> Result<Extent, MongoError> {
-        Err(cut_off())
     }
 }
 
@@ -318,19 +314,8 @@ impl Entries for SimTail {
 }
 
 impl EntryBatch for SimBatch {
-    fn each<E: From<NotAnEntry>>(
-        &self,
-        skip: usize,
-        mut take: impl FnMut(&[u8]) -> Result<Take, E>,
-    ) -> Result<usize, E> {
-        let mut given = 0;
-        for entry in &self.entries[skip..] {
-            given += 1;
-            if take(entry)? == Take::Enough {
-                break;
-            }
-        }
-        Ok(given)
+    fn entries(&self) -> impl Iterator<Item = Result<&[u8], String>> {
+        self.entries.iter().map(|entry| Ok(entry.as_slice()))
     }
 
     fn bytes(&self) -> usize {

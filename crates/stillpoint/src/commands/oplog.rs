@@ -39,18 +39,16 @@ struct Row {
     gaps: Vec<Gap>,
 }
 
-async fn look(catalog: &dyn Catalog, cluster: &Cluster, stream: Stream) -> Result<Row, CliError> {
+async fn look(catalog: &dyn Catalog, cluster: &Cluster, stream: Stream, gaps: &[Gap]) -> Result<Row, CliError> {
     let part = &stream.part;
     let oldest = catalog.segments(cluster.id, part, ClusterTime::ZERO, ClusterTime::MAX, 1).await?.pop();
     let last = catalog.last_segment(cluster.id, part).await?;
-    let mut gaps = catalog.gaps(cluster.id).await?;
-    gaps.retain(|gap| gap.part == *part);
     Ok(Row {
         from: oldest.map_or(stream.from, |oldest| oldest.first.time),
         until: last.as_ref().map(|last| last.last.time),
         whole_until: last.as_ref().map(whole_until),
         totals: catalog.segment_totals(cluster.id, part).await?,
-        gaps,
+        gaps: gaps.iter().filter(|gap| gap.part == *part).cloned().collect(),
         stream,
     })
 }
@@ -98,9 +96,10 @@ impl Row {
 async fn list(config: &Config, output: &Output, of: &OfCluster) -> Result<(), CliError> {
     let catalog = open_catalog(config)?;
     let (_, cluster) = of_cluster(&*catalog, of).await?;
+    let gaps = catalog.gaps(cluster.id).await?;
     let mut rows = Vec::new();
     for stream in catalog.streams(cluster.id).await? {
-        rows.push(look(&*catalog, &cluster, stream).await?);
+        rows.push(look(&*catalog, &cluster, stream, &gaps).await?);
     }
     let documents: Vec<_> = rows.iter().map(Row::document).collect();
     output.print(&documents.into(), || {

@@ -10,23 +10,12 @@ use stillpoint_core::stream::{CaptureReport, GapCause};
 use stillpoint_lab::transaction::Transaction;
 use stillpoint_lab::wait::until;
 use stillpoint_lab::{Lab, ReplicaSet};
-use stillpoint_vault::Vault;
 
 use crate::captured::{
-    assert_all, assert_part, assert_stored_tokens, folder, majority, prepared, prepared_of, segments, until_stored,
-    until_stored_up_to,
+    assert_all, assert_part, assert_stored_tokens, majority, prepared, prepared_of, segments, server_of, shard,
+    until_stored, until_stored_up_to,
 };
-use crate::support::{LIMITS, SOON, Server, assert_tokens, lab, lab_of, oplog};
-
-async fn server_of(lab: &Lab) -> (Server, Vault) {
-    let server = Server::with(lab, &format!("interval = \"off\"\n{LIMITS}\n[capture]\nseal_after = \"1s\"\n")).await;
-    let vault = Vault::open(&folder(&server), None).await.unwrap();
-    (server, vault)
-}
-
-fn shard(i: usize) -> PartId {
-    PartId::Shard(format!("rs{i}"))
-}
+use crate::support::{SOON, Server, assert_tokens, lab, lab_of, oplog};
 
 async fn note(set: &ReplicaSet, text: &str) {
     let note = doc! {"appendOplogNote": 1, "data": {"test": text}, "writeConcern": {"w": "majority"}};

@@ -16,7 +16,7 @@ use stillpoint_oplog::segment::Limits;
 use stillpoint_oplog::{Entry, Kind, SegmentReader, Transactions};
 use stillpoint_vault::{Options, Vault};
 
-use crate::support::{Server, set_of, timestamp};
+use crate::support::{LIMITS, Server, set_of, timestamp};
 
 /// What is stored of one part since its stream began.
 #[derive(Debug)]
@@ -34,6 +34,17 @@ pub struct Captured {
 /// The vault that a server has when it is told nothing of one.
 pub fn folder(server: &Server) -> Options {
     Options::new(format!("file:{}", server.folder().join("vault").display()))
+}
+
+/// A server that stores entries after a second, and its vault.
+pub async fn server_of(lab: &Lab) -> (Server, Vault) {
+    let server = Server::with(lab, &format!("interval = \"off\"\n{LIMITS}\n[capture]\nseal_after = \"1s\"\n")).await;
+    let vault = Vault::open(&folder(&server), None).await.unwrap();
+    (server, vault)
+}
+
+pub fn shard(i: usize) -> PartId {
+    PartId::Shard(format!("rs{i}"))
 }
 
 /// The parts of a lab, the config servers last.

@@ -2,22 +2,21 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bson::{Bson, doc};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use jiff::Timestamp;
-use stillpoint_catalog::sqlite::SqliteCatalog;
-use stillpoint_catalog::{Catalog, Cluster, Lease, Project};
+use stillpoint_catalog::{Catalog, Lease};
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::stream::{Gap, GapCause, OpenTransaction, Segment, Stream, place};
-use stillpoint_core::{ClusterId, ClusterTime, OpTime, ProjectId};
+use stillpoint_core::{ClusterId, ClusterTime, OpTime};
 use stillpoint_oplog::SegmentWriter;
 use stillpoint_oplog::segment::Seal;
-use stillpoint_vault::{Options, Vault};
+use stillpoint_vault::Vault;
 use tempfile::TempDir;
 
+use crate::fixture::Fixture;
 use crate::stored::{Check, Report, StoredError, StoredOplog};
 
 pub fn time(seconds: u32) -> ClusterTime {
@@ -50,26 +49,8 @@ pub struct World {
 impl World {
     /// With a stream from second 1 on, of which nothing is stored yet.
     pub async fn new() -> World {
-        let folder = tempfile::tempdir().unwrap();
         let now = Timestamp::from_second(1_000).unwrap();
-        let catalog =
-            SqliteCatalog::open_with_key_file(&folder.path().join("catalog.db"), &folder.path().join("key")).unwrap();
-        let catalog: Arc<dyn Catalog> = Arc::new(catalog);
-        let options = Options::new(format!("file:{}", folder.path().join("vault").display()));
-        let vault = Vault::create_or_open(&options, catalog.id().await.unwrap(), now, 1).await.unwrap();
-        let organization = catalog.organizations().await.unwrap()[0].id;
-        let project = Project { id: ProjectId::new(now, 1), organization, name: "p".into(), created: now };
-        catalog.create_project(&project).await.unwrap();
-        let cluster = Cluster {
-            id: ClusterId::new(now, 1),
-            project: project.id,
-            name: "c".into(),
-            identity: "1".into(),
-            uri: "mongodb://host/".into(),
-            created: now,
-        };
-        catalog.add_cluster(&cluster).await.unwrap();
-        let lease = catalog.claim_lease(cluster.id, "here", now, Duration::from_secs(60)).await.unwrap().unwrap();
+        let Fixture { folder, catalog, vault, cluster, lease } = Fixture::new(now).await;
         let part = PartId::Shard("rs 0".into());
         let world = World { folder, catalog, vault: Arc::new(vault), cluster: cluster.id, part, lease, previous: None };
         world.begin_stream(1, 1, None).await;
