@@ -160,6 +160,12 @@ async fn sweep_once(setup: &Setup) -> Result<u64, Failed> {
             deleted += 1;
         }
     }
+    // What a killed server left half-written.
+    let mut leftovers = vault.leftovers().try_filter(|leftover| std::future::ready(leftover.modified < before));
+    while let Some(leftover) = leftovers.try_next().await? {
+        vault.delete(&leftover.name).await?;
+        deleted += 1;
+    }
     Ok(deleted)
 }
 

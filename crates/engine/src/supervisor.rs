@@ -41,11 +41,15 @@ impl Engine {
 
 async fn supervise(setup: Setup, stop: CancellationToken) {
     let mut kept: BTreeMap<ClusterId, Kept> = BTreeMap::new();
-    let sweeper = tokio::spawn(retention::sweep(setup.clone(), stop.clone()));
+    let sweep = || tokio::spawn(retention::sweep(setup.clone(), stop.clone()));
+    let mut sweeper = sweep();
     while !stop.is_cancelled() {
+        // What ended or panicked is started again.
+        if sweeper.is_finished() {
+            sweeper = sweep();
+        }
         match setup.catalog.clusters(None).await {
             Ok(clusters) => {
-                // A keeper that ended or panicked is started again.
                 kept.retain(|id, keeper| {
                     let wanted = clusters.iter().any(|cluster| cluster.id == *id);
                     if !wanted {

@@ -2,18 +2,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use stillpoint_catalog::sqlite::SqliteCatalog;
-use stillpoint_catalog::{Catalog, Cluster, Lease, Page, Project};
+use stillpoint_catalog::{Catalog, Lease, Page};
 use stillpoint_core::checkpoint::{Checkpoint, Failure, PartId, Reason, State};
 use stillpoint_core::stream::{OpenTransaction, Segment, Stream, place};
-use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, OpTime, ProjectId};
-use stillpoint_vault::{Options, Vault};
+use stillpoint_core::{CheckpointId, ClusterTime, OpTime};
+use stillpoint_vault::Vault;
 
 use super::*;
+use crate::fixture::Fixture;
 
 struct World {
-    _folder: tempfile::TempDir,
-    catalog: Arc<SqliteCatalog>,
+    folder: tempfile::TempDir,
+    catalog: Arc<dyn Catalog>,
     vault: Vault,
     lease: Lease,
     /// What the disk's clock said at the beginning.
@@ -24,27 +24,11 @@ const PART: PartId = PartId::ConfigServers;
 
 impl World {
     async fn new() -> World {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        let catalog = Arc::new(SqliteCatalog::open_with_key_file(&path("catalog"), &path("key")).unwrap());
-        let began = Timestamp::try_from(std::fs::metadata(path("catalog")).unwrap().modified().unwrap()).unwrap();
-        // Cluster times have no fractions of a second.
+        // As the disk's clock has it; cluster times have no fractions of a second.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let began = Timestamp::try_from(file.as_file().metadata().unwrap().modified().unwrap()).unwrap();
         let began = Timestamp::from_second(began.as_second()).unwrap();
-        let options = Options::new(format!("file:{}", path("vault").display()));
-        let vault = Vault::create_or_open(&options, catalog.id().await.unwrap(), began, 1).await.unwrap();
-        let organization = catalog.organizations().await.unwrap()[0].id;
-        let project = Project { id: ProjectId::new(began, 1), organization, name: "p".into(), created: began };
-        catalog.create_project(&project).await.unwrap();
-        let cluster = Cluster {
-            id: ClusterId::new(began, 1),
-            project: project.id,
-            name: "Cluster0".into(),
-            identity: "identity".into(),
-            uri: "mongodb://nowhere".into(),
-            created: began,
-        };
-        catalog.add_cluster(&cluster).await.unwrap();
-        let lease = catalog.claim_lease(cluster.id, "here", began, Duration::from_secs(60)).await.unwrap().unwrap();
+        let Fixture { folder, catalog, vault, cluster, lease } = Fixture::new(began).await;
         let stream = Stream {
             cluster: cluster.id,
             part: PART,
@@ -56,7 +40,7 @@ impl World {
             ended: None,
         };
         catalog.begin_stream(&lease, &stream, None).await.unwrap();
-        World { _folder: folder, catalog, vault, lease, began }
+        World { folder, catalog, vault, lease, began }
     }
 
     fn after(&self, hours: i64) -> Timestamp {
@@ -178,8 +162,11 @@ async fn a_crash_at_any_moment_leaves_at_most_blobs_that_the_next_sweep_takes() 
     }
     // Stored, and killed before it was noted.
     world.vault.put("oplog/lost/config/1-1", Bytes::from_static(b"x")).await.unwrap();
+    // Killed while it was stored.
+    std::fs::write(world.folder.path().join("vault/oplog/lost/config/2-1#1"), "hal").unwrap();
     assert_eq!(world.sweep(23).await, 0, "it may be noted in a moment");
-    assert_eq!(world.sweep(25).await, 1);
+    assert_eq!(world.sweep(25).await, 2);
+    assert_eq!(world.vault.leftovers().count().await, 0);
 
     // Killed in the middle of a sweep: some blobs are gone, and still doomed.
     world.expire(24 + 5).await;
