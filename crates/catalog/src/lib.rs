@@ -68,6 +68,8 @@ pub enum CatalogError {
     BrokenRule(&'static str),
     #[error("a segment that does not follow what is stored was to be added to it: {0}")]
     NotContiguous(String),
+    #[error("the blobs at {0} are just being deleted from the vault: what is stored there waits until that is done")]
+    BeingDeleted(String),
     #[error(
         "vault.url leads to vault {found}, and the segments of this catalog are in vault {bound}: set vault.url back \
          to where that one is; in another, none of them would be found"
@@ -190,6 +192,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn delete_checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<()>;
     /// Forgets a queued checkpoint that no server has begun; whether it was still queued.
     async fn withdraw_checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<bool>;
+    /// The earliest time that a checkpoint of the cluster restores to.
+    async fn oldest_cut(&self, cluster: ClusterId) -> Result<Option<ClusterTime>>;
     /// The oldest checkpoints that ended before `before`, but never the newest completed one; oldest first.
     async fn expired_checkpoints(&self, cluster: ClusterId, before: Timestamp, most: u64) -> Result<Vec<CheckpointId>>;
 
@@ -210,7 +214,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn streams(&self, cluster: ClusterId) -> Result<Vec<Stream>>;
     async fn stream(&self, cluster: ClusterId, part: &PartId) -> Result<Option<Stream>>;
     /// Begins a part's stream, for the first time or anew, and notes the gap before it. The segments that are
-    /// there stay, and the next one has no predecessor.
+    /// there stay, and the next one has no predecessor. If the shard was away, the gap takes the place of the
+    /// one without an end that was noted when it went.
     async fn begin_stream(&self, lease: &Lease, stream: &Stream, gap: Option<&Gap>) -> Result<()>;
     /// Notes when the stream ended; a stream that ended before keeps that time.
     async fn end_stream(&self, lease: &Lease, part: &PartId, at: Timestamp) -> Result<()>;
@@ -228,8 +233,12 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// By the parts' keys.
     async fn capture_reports(&self, cluster: ClusterId) -> Result<Vec<(PartId, CaptureReport)>>;
 
-    /// Adds a segment and the tokens in it to its stream. `NotContiguous` unless it follows the last one since
-    /// the stream began, or is, in all, one that has been added since then.
+    /// To be called before a segment is stored, and again before that is tried again: its blob may be in the
+    /// vault already, and be doomed. Then it is no longer. `BeingDeleted` while it is too late for that.
+    async fn keep_blobs(&self, place: &str) -> Result<()>;
+    /// Adds a segment and the tokens in it to its stream; its blob is doomed no longer. `NotContiguous` unless
+    /// it follows the last one since the stream began, or is, in all, one that has been added since then;
+    /// `BeingDeleted` as [`keep_blobs`](Catalog::keep_blobs) says.
     async fn append_segment(&self, lease: &Lease, segment: &Segment) -> Result<()>;
     /// The last since the stream began.
     async fn last_segment(&self, cluster: ClusterId, part: &PartId) -> Result<Option<Segment>>;
@@ -244,6 +253,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
         to: ClusterTime,
         most: u64,
     ) -> Result<Vec<Segment>>;
+    /// Of those that end before a time the last.
+    async fn segment_before(&self, cluster: ClusterId, part: &PartId, time: ClusterTime) -> Result<Option<Segment>>;
     /// Counters: as quick with many segments as with few.
     async fn segment_totals(&self, cluster: ClusterId, part: &PartId) -> Result<SegmentTotals>;
     /// The tokens of a checkpoint in stored segments, by the parts' keys, then time.
@@ -252,9 +263,13 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// Forgets the oldest segments of a part whose last entries are before `before`, at most
     /// [`DROPPED_AT_ONCE`] and never the newest, and notes their blobs as doomed at `now`; how many.
     async fn drop_segments(&self, lease: &Lease, part: &PartId, before: OpTime, now: Timestamp) -> Result<u64>;
-    /// The names of blobs that were doomed before `before`, at most `most`, the oldest first: to be deleted
-    /// from the vault.
+    /// Notes blobs as doomed at `now`, those that no segment has and that are not doomed yet; how many.
+    async fn doom(&self, names: &[String], now: Timestamp) -> Result<u64>;
+    /// The names of blobs that were doomed before `before`, at most `most`, the oldest first, but before them
+    /// those that were condemned.
     async fn doomed(&self, before: Timestamp, most: u64) -> Result<Vec<String>>;
+    /// Those of them that are doomed still are about to be deleted from the vault: nothing can save them now.
+    async fn condemn(&self, names: &[String]) -> Result<Vec<String>>;
     /// Once they have been deleted.
     async fn forget_doomed(&self, names: &[String]) -> Result<()>;
     /// Of these names of blobs, those that are neither a segment's nor doomed.

@@ -163,6 +163,7 @@ pub struct Gap {
     /// The last time before it that is whole: what was prepared by then is resolved before the gap.
     pub after: ClusterTime,
     /// The first time after it that is whole again: of what is open from then on there are all entries.
+    /// [`ClusterTime::MAX`] while there is none yet.
     pub until: ClusterTime,
     pub cause: GapCause,
     pub found: Timestamp,
@@ -210,7 +211,11 @@ impl GapCause {
 
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: nothing between {} and {}: {}", self.part, self.after, self.until, self.cause.sentence())
+        let Gap { part, after, until, .. } = self;
+        match *until {
+            ClusterTime::MAX => write!(f, "{part}: nothing after {after}: {}", self.cause.sentence()),
+            until => write!(f, "{part}: nothing between {after} and {until}: {}", self.cause.sentence()),
+        }
     }
 }
 

@@ -2,25 +2,33 @@
 //!
 //! Mark and sweep. The catalog forgets a segment and keeps its blob's name as doomed (the mark); the blob is
 //! deleted once it has been doomed for a time of grace (the sweep), so that whoever is reading it can end.
-//! A crash between any two steps leaves at most blobs that no record names, which the next sweep takes once
-//! they are as old as the grace: what was just stored and is about to be noted is younger.
+//! A crash between any two steps leaves at most blobs that no record names. Those are doomed, too, once they
+//! are as old as the grace, and so have another one: capture may make the very same again, or a catalog that
+//! names them may be put back.
+//!
+//! What capture is about to store is no longer doomed, unless the sweep has condemned it: then capture waits
+//! until it is deleted.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
-use stillpoint_catalog::{CatalogError, Lease, Page};
+use stillpoint_catalog::{CatalogError, Lease};
 use stillpoint_core::coverage::may_go_before;
 use stillpoint_core::stream::SEGMENTS;
 use stillpoint_core::{ClusterId, ClusterTime, OpTime};
-use stillpoint_vault::VaultError;
+use stillpoint_vault::{Vault, VaultError};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::Setup;
+use crate::stored::oldest;
 
 /// Records or blobs at a time.
 const BATCH: u64 = 1_000;
+/// So far this host's clock and the newest stored entry may be apart before somebody should know.
+const APART: SignedDuration = SignedDuration::from_hours(1);
 
 /// How long things are kept.
 #[derive(Debug, Clone)]
@@ -49,6 +57,8 @@ enum Failed {
     Catalog(#[from] CatalogError),
     #[error(transparent)]
     Vault(#[from] VaultError),
+    #[error("{blobs} blobs could not be deleted, first {name}: {why}")]
+    Left { blobs: usize, name: String, why: VaultError },
 }
 
 /// Lets a cluster's old checkpoints and segments go, round after round, until `stop`.
@@ -69,7 +79,8 @@ pub(crate) async fn expire(setup: Setup, lease: Lease, stop: CancellationToken) 
 }
 
 async fn expire_once(setup: &Setup, lease: &Lease) -> Result<(), CatalogError> {
-    let (catalog, cluster, now) = (&setup.catalog, lease.cluster, setup.now());
+    let (catalog, cluster) = (&setup.catalog, lease.cluster);
+    let Some(now) = now(setup, cluster).await? else { return Ok(()) };
     let window = SignedDuration::from_hours(i64::from(catalog.schedule(cluster).await?.point_in_time_window_hours));
     let checkpoints = window.max(setup.retention.checkpoints);
     for id in catalog.expired_checkpoints(cluster, earlier(now, checkpoints), BATCH).await? {
@@ -77,14 +88,13 @@ async fn expire_once(setup: &Setup, lease: &Lease) -> Result<(), CatalogError> {
         tracing::info!(checkpoint = %id, "checkpoint: its time is over");
     }
     // What is older than the window is kept for the checkpoints that are.
-    let oldest_cut = oldest_cut(setup, cluster).await?;
+    let oldest_cut = catalog.oldest_cut(cluster).await?;
     let keep_from = ClusterTime::at(earlier(now, window)).min(oldest_cut.unwrap_or(ClusterTime::MAX));
     for stream in catalog.streams(cluster).await? {
+        let Some(last) = catalog.segment_before(cluster, &stream.part, keep_from).await? else { continue };
+        let before = may_go_before(&last);
         loop {
-            let mut oldest = catalog.segments(cluster, &stream.part, ClusterTime::ZERO, keep_from, BATCH).await?;
-            oldest.retain(|segment| segment.last.time < keep_from);
-            let before = may_go_before(&oldest);
-            let gone = catalog.drop_segments(lease, &stream.part, OpTime::new(before, i64::MIN), now).await?;
+            let gone = catalog.drop_segments(lease, &stream.part, OpTime::new(before, i64::MIN), setup.now()).await?;
             if gone == 0 {
                 break;
             }
@@ -92,23 +102,32 @@ async fn expire_once(setup: &Setup, lease: &Lease) -> Result<(), CatalogError> {
         }
     }
     for gap in catalog.gaps(cluster).await?.into_iter().filter(|gap| gap.until < keep_from) {
-        catalog.remove_gap(cluster, &gap.part, gap.after, gap.until).await?;
+        // While segments from before it are kept, it says why those after it do not follow them.
+        let oldest = oldest(&**catalog, cluster, &gap.part).await?;
+        if oldest.is_none_or(|oldest| gap.until <= oldest.first.time) {
+            catalog.remove_gap(cluster, &gap.part, gap.after, gap.until).await?;
+        }
     }
     Ok(())
 }
 
-/// What the oldest checkpoint restores to that has a cut.
-async fn oldest_cut(setup: &Setup, cluster: ClusterId) -> Result<Option<ClusterTime>, CatalogError> {
-    let mut end = setup.catalog.count_checkpoints(cluster).await?;
-    while end > 0 {
-        let take = end.min(BATCH);
-        end -= take;
-        let newest_first = setup.catalog.checkpoints(cluster, Page { skip: end, take }).await?;
-        if let Some(cut) = newest_first.iter().rev().find_map(|checkpoint| checkpoint.cut) {
-            return Ok(Some(cut));
-        }
+/// What the windows are counted from: this host's clock, but no later than the newest stored entry, so that
+/// a clock that is wrong gives nothing up. A cluster writes an entry every ten seconds at least; one of which
+/// nothing new is stored keeps all it has.
+async fn now(setup: &Setup, cluster: ClusterId) -> Result<Option<Timestamp>, CatalogError> {
+    let mut newest = None;
+    for stream in setup.catalog.streams(cluster).await? {
+        let last = setup.catalog.last_segment(cluster, &stream.part).await?;
+        newest = newest.max(last.map(|segment| segment.last.time.date()));
     }
-    Ok(None)
+    let now = setup.now();
+    if let Some(newest) = newest.filter(|newest| now.duration_since(*newest).abs() > APART) {
+        tracing::warn!(
+            %cluster, clock = %now, %newest,
+            "retention: this host's clock and the newest stored entry are far apart, the earlier one counts:              if capture goes on, set the clocks"
+        );
+    }
+    Ok(newest.map(|newest| newest.min(now)))
 }
 
 fn earlier(now: Timestamp, by: SignedDuration) -> Timestamp {
@@ -136,37 +155,69 @@ pub(crate) async fn sweep(setup: Setup, stop: CancellationToken) {
 
 /// How many blobs were deleted.
 async fn sweep_once(setup: &Setup) -> Result<u64, Failed> {
-    let before = earlier(setup.now(), setup.retention.grace);
-    let vault = setup.vault.vault().await?;
-    let mut deleted = 0;
+    let now = setup.now();
+    let before = earlier(now, setup.retention.grace);
+    let mut sweep = Sweep { vault: setup.vault.vault().await?, deleted: 0, left: BTreeSet::new(), why: None };
     loop {
-        let doomed = setup.catalog.doomed(before, BATCH).await?;
+        // Those that could not be deleted are condemned, and so come first.
+        let mut doomed = setup.catalog.doomed(before, BATCH + sweep.left.len() as u64).await?;
+        doomed.retain(|name| !sweep.left.contains(name));
         if doomed.is_empty() {
             break;
         }
-        for name in &doomed {
-            vault.delete(name).await?;
+        let mut gone = Vec::new();
+        for name in setup.catalog.condemn(&doomed).await? {
+            if sweep.delete(&name).await {
+                gone.push(name);
+            }
         }
         // Only now: what is deleted and still doomed is deleted once more, which does nothing.
-        setup.catalog.forget_doomed(&doomed).await?;
-        deleted += doomed.len() as u64;
+        setup.catalog.forget_doomed(&gone).await?;
     }
-    let listed = vault.list(SEGMENTS).try_filter(|blob| std::future::ready(blob.modified < before));
+    let listed = sweep.vault.list(SEGMENTS).try_filter(|blob| std::future::ready(blob.modified < before));
     let mut pages = std::pin::pin!(listed.map_ok(|blob| blob.name).try_chunks(BATCH as usize));
     while let Some(page) = pages.next().await {
         let names = page.map_err(|e| e.1)?;
-        for name in setup.catalog.unreferenced(&names).await? {
-            vault.delete(&name).await?;
-            deleted += 1;
+        let unreferenced = setup.catalog.unreferenced(&names).await?;
+        if !unreferenced.is_empty() {
+            setup.catalog.doom(&unreferenced, now).await?;
         }
     }
     // What a killed server left half-written.
-    let mut leftovers = vault.leftovers().try_filter(|leftover| std::future::ready(leftover.modified < before));
+    let mut leftovers = sweep.vault.leftovers().try_filter(|leftover| std::future::ready(leftover.modified < before));
     while let Some(leftover) = leftovers.try_next().await? {
-        vault.delete(&leftover.name).await?;
-        deleted += 1;
+        sweep.delete(&leftover.name).await;
     }
-    Ok(deleted)
+    match (sweep.left.len(), sweep.why) {
+        (blobs, Some((name, why))) => Err(Failed::Left { blobs, name, why }),
+        (_, None) => Ok(sweep.deleted),
+    }
+}
+
+struct Sweep<'a> {
+    vault: &'a Vault,
+    deleted: u64,
+    /// What could not be deleted: the rest is none the worse for it.
+    left: BTreeSet<String>,
+    /// The first of them, and why.
+    why: Option<(String, VaultError)>,
+}
+
+impl Sweep<'_> {
+    /// Whether it is gone.
+    async fn delete(&mut self, name: &str) -> bool {
+        match self.vault.delete(name).await {
+            Ok(()) => {
+                self.deleted += 1;
+                true
+            }
+            Err(why) => {
+                self.left.insert(name.to_owned());
+                self.why.get_or_insert((name.to_owned(), why));
+                false
+            }
+        }
+    }
 }
 
 #[cfg(test)]

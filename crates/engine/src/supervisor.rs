@@ -50,13 +50,11 @@ async fn supervise(setup: Setup, stop: CancellationToken) {
         }
         match setup.catalog.clusters(None).await {
             Ok(clusters) => {
-                kept.retain(|id, keeper| {
-                    let wanted = clusters.iter().any(|cluster| cluster.id == *id);
-                    if !wanted {
-                        keeper.stop.cancel();
-                    }
-                    wanted && !keeper.task.is_finished()
-                });
+                for (_, keeper) in kept.iter().filter(|(id, _)| !clusters.iter().any(|cluster| cluster.id == **id)) {
+                    keeper.stop.cancel();
+                }
+                // What still ends is waited for.
+                kept.retain(|_, keeper| !keeper.task.is_finished());
                 for cluster in clusters {
                     kept.entry(cluster.id).or_insert_with(|| {
                         let stop = stop.child_token();

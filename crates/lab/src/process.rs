@@ -196,6 +196,13 @@ impl Mongod {
         }
     }
 
+    /// Kills it and takes its data away.
+    pub fn wipe(&mut self) -> Result<()> {
+        self.kill()?;
+        let db = self.dir.join("db");
+        fs::remove_dir_all(&db).and_then(|()| fs::create_dir(&db)).context("cannot empty the data folder")
+    }
+
     /// SIGSTOP: connections stay open and nothing answers.
     pub fn freeze(&self) -> Result<()> {
         self.send(libc::SIGSTOP)

@@ -226,6 +226,17 @@ impl ReplicaSet {
         self.member(i)?.process.lock().await.restart().await
     }
 
+    /// Starts a member again with nothing, and waits until it has everything from the others. Its oplog then
+    /// begins about here.
+    pub async fn resync(&self, i: usize) -> Result<()> {
+        {
+            let mut process = self.member(i)?.process.lock().await;
+            process.wipe()?;
+            process.restart().await?;
+        }
+        self.wait_for_all(ELECTION_LIMIT).await
+    }
+
     /// SIGSTOP: its connections stay open and nothing answers.
     pub async fn freeze(&self, i: usize) -> Result<()> {
         self.member(i)?.process.lock().await.freeze()

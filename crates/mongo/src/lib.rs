@@ -11,6 +11,7 @@
 //! - [`movement`]: migrations, resharding and DDL operations under way
 //! - [`token`]: the cluster's clock, and tokens
 //! - [`tail`]: the oplog, read as it grows
+//! - [`snapshot`]: the collections, read as of a cluster time
 //! - [`privileges`]: what the user must be allowed, and the commands that allow it
 //! - [`doctor`]: looks at a cluster and says what is wrong
 //! - [`error`]: what can go wrong, for the operator
@@ -22,6 +23,7 @@ pub mod link;
 pub mod movement;
 pub mod part;
 pub mod privileges;
+pub mod snapshot;
 pub mod tail;
 pub mod token;
 pub mod topology;

@@ -1,11 +1,13 @@
 //! A part's oplog, read as it grows: majority-committed entries, raw, in batches.
 //!
 //! An entry that a majority has can not be rolled back, so what was read once stays true whichever
-//! member it is read from: secondaries are asked first, to spare the primary.
+//! member it is read from: secondaries are asked first, to spare the primary. But members' oplogs do not
+//! reach equally far back: that one begins later than it should says nothing of the others, and only the
+//! primary's decides.
 
 use std::time::Duration;
 
-use bson::{Bson, RawDocument, doc, rawdoc};
+use bson::{Bson, RawBsonRef, RawDocument, doc, rawdoc};
 use futures::StreamExt;
 use mongodb::error::Error;
 use mongodb::options::{CursorType, ReadPreference, ReadPreferenceOptions, SelectionCriteria};
@@ -106,11 +108,11 @@ impl PartLink {
         });
         let starts = starts.collect::<Result<Vec<_>>>()?;
         let after = self.committed().await?;
-        if self.is_inside_a_transaction(after).await? {
-            return Err(MongoError::Unreachable {
-                part: self.id.to_string(),
-                why: "a majority has only a part of a large transaction's entries yet".into(),
-            });
+        // At the first time, too: the chain's last entry may be a prepare that came after they were read.
+        for time in [before, after] {
+            if self.is_inside_a_transaction(time).await? {
+                return Err(self.unreachable("a majority has only a part of a large transaction's entries yet"));
+            }
         }
         let from = starts.into_iter().chain([since.unwrap_or(before)]).min().unwrap_or(before);
         Ok(Beginning { from, complete_from: since.unwrap_or(after) })
@@ -127,7 +129,7 @@ impl PartLink {
     }
 
     /// The newest entry that a majority has.
-    async fn committed(&self) -> Result<ClusterTime> {
+    pub async fn committed(&self) -> Result<ClusterTime> {
         let hello = hello(self).await?;
         let newest = hello.get_document("lastWrite").and_then(|write| write.get_document("majorityOpTime"));
         let time = newest.ok().and_then(|optime| optime.get("ts")).and_then(cluster_time);
@@ -140,6 +142,38 @@ impl PartLink {
             Position::After(last) => last.time,
             Position::At(time) => time,
         };
+        let (tail, batch, first) = self.find_from(from, secondaries_first()).await?;
+        let is_there = first.is_some_and(|first| match position {
+            Position::After(last) => first == last,
+            Position::At(time) => first.time == time,
+        });
+        match is_there {
+            true => Ok(Opened::Tail(tail, batch)),
+            false => self.tail_of_primary(position, from).await,
+        }
+    }
+
+    /// The same on the primary alone, and what its oplog begins with.
+    async fn tail_of_primary(&self, position: Position, from: ClusterTime) -> Result<Opened<Tail, Batch>> {
+        let elected = self.election().await?;
+        let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
+        let (tail, batch, first) = self.find_from(from, primary).await?;
+        // Asked after the first batch: what it holds was there, and nothing before it has gone since.
+        let oldest = self.oldest_entry().await?;
+        if self.election().await? != elected {
+            return Err(self.unreachable("another member became primary while the oplog was opened"));
+        }
+        Ok(match (position, first) {
+            (Position::After(last), Some(first)) if first == last => Opened::Tail(tail, batch),
+            _ if oldest.time > from => Opened::RolledOver { oldest },
+            (Position::After(_), Some(instead)) => Opened::Diverged { instead },
+            (Position::At(_), Some(_)) => Opened::Tail(tail, batch),
+            (_, None) => return Err(self.unreachable("its primary has not yet what was read from another")),
+        })
+    }
+
+    /// A tail from a time on, with its first batch and that one's first entry.
+    async fn find_from(&self, from: ClusterTime, member: SelectionCriteria) -> Result<(Tail, Batch, Option<OpTime>)> {
         let command = rawdoc! {
             "find": "oplog.rs",
             // A bound on ts is what lets the server begin at the right place.
@@ -156,31 +190,28 @@ impl PartLink {
             .run_raw_cursor_command(command)
             .cursor_type(CursorType::TailableAwait)
             .max_time(AWAIT)
-            .selection_criteria(secondaries_first())
+            .selection_criteria(member)
             .batch()
             .await
             .map_err(|e| self.tail_error(&e))?;
         let mut tail = Tail { part: self.clone(), cursor: Box::new(cursor) };
         let batch = tail.next().await?;
-        // Asked after the first batch: what it holds was there, and nothing before it has gone since.
-        let oldest = self.oldest_entry().await?;
         let first = match batch.entries().next() {
             Some(Ok(entry)) => optime(entry),
             Some(Err(why)) => return Err(self.not_understood(&READ_OPLOG, why)),
             None => None,
         };
-        Ok(match (position, first) {
-            (_, _) if oldest.time > from => Opened::RolledOver { oldest },
-            // The member that was asked has not come so far yet.
-            (_, None) => {
-                return Err(MongoError::Unreachable {
-                    part: self.id.to_string(),
-                    why: "the member that was asked has not yet what was read from another".into(),
-                });
-            }
-            (Position::After(last), Some(first)) if first != last => Opened::Diverged { instead: first },
-            _ => Opened::Tail(tail, batch),
-        })
+        Ok((tail, batch, first))
+    }
+
+    /// Which election made the primary: no two have the same.
+    async fn election(&self) -> Result<Bson> {
+        let election = hello(self).await?.get("electionId").cloned();
+        election.ok_or_else(|| self.not_understood(&NOTHING, "it has no electionId"))
+    }
+
+    fn unreachable(&self, why: &str) -> MongoError {
+        MongoError::Unreachable { part: self.id.to_string(), why: why.into() }
     }
 
     /// The oldest entry of the oplog.
@@ -196,10 +227,7 @@ impl PartLink {
             "singleBatch": true, "readConcern": {"level": "majority"}, "maxTimeMS": 10_000,
         };
         let found = self.first_batch("local", &READ_OPLOG, command).await?;
-        Ok(found.first().and_then(|entry| {
-            let term = entry.get_i64("t").unwrap_or(-1);
-            Some(OpTime::new(entry.get("ts").and_then(cluster_time)?, term))
-        }))
+        Ok(found.first().and_then(|entry| bson::serialize_to_vec(entry).ok()).and_then(|entry| optime(&entry)))
     }
 
     /// How far the primary's oplog reaches back, and its size.
@@ -227,10 +255,7 @@ impl Tail {
         match self.cursor.next().await {
             Some(Ok(batch)) => Ok(Batch(batch)),
             Some(Err(e)) => Err(self.part.tail_error(&e)),
-            None => Err(MongoError::Unreachable {
-                part: self.part.id.to_string(),
-                why: "the server closed the cursor on its oplog".into(),
-            }),
+            None => Err(self.part.unreachable("the server closed the cursor on its oplog")),
         }
     }
 }
@@ -239,10 +264,31 @@ impl Tail {
 fn optime(entry: &[u8]) -> Option<OpTime> {
     let entry = RawDocument::from_bytes(entry).ok()?;
     let time = entry.get_timestamp("ts").ok()?;
-    Some(OpTime::new(ClusterTime::new(time.time, time.increment), entry.get_i64("t").unwrap_or(-1)))
+    // An integer of either kind, as the oplog room reads it.
+    let term = match entry.get("t").ok()? {
+        Some(RawBsonRef::Int64(term)) => term,
+        Some(RawBsonRef::Int32(term)) => i64::from(term),
+        _ => -1,
+    };
+    Some(OpTime::new(ClusterTime::new(time.time, time.increment), term))
 }
 
-fn secondaries_first() -> SelectionCriteria {
+pub(crate) fn secondaries_first() -> SelectionCriteria {
     let options = ReadPreferenceOptions::builder().max_staleness(STALENESS).build();
     SelectionCriteria::ReadPreference(ReadPreference::SecondaryPreferred { options: Some(options) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_term_is_an_integer_of_either_kind() {
+        let ts = bson::Timestamp { time: 7, increment: 2 };
+        for (entry, term) in [(doc! {"ts": ts, "t": 3_i64}, 3), (doc! {"ts": ts, "t": 3_i32}, 3), (doc! {"ts": ts}, -1)]
+        {
+            let bytes = bson::serialize_to_vec(&entry).unwrap();
+            assert_eq!(optime(&bytes), Some(OpTime::new(ClusterTime::new(7, 2), term)), "{entry}");
+        }
+    }
 }

@@ -69,6 +69,12 @@ pub fn is_leftover(name: &str) -> bool {
     last.split_once('#').is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
+/// Syncs a file, and the folders from the root to it.
+pub(crate) fn settle(root: &Path, name: &str) -> io::Result<()> {
+    let file = root.join(name);
+    file.ancestors().take_while(|path| path.starts_with(root)).try_for_each(|path| File::open(path)?.sync_all())
+}
+
 /// Removes an interrupted write, which `object_store` does not see.
 pub(crate) fn delete(root: &Path, name: &str) -> Result<(), Answer> {
     match std::fs::remove_file(root.join(name)) {

@@ -87,7 +87,7 @@ pub(crate) enum Place {
 
 impl Place {
     pub(crate) fn parse(url: &str) -> Result<Place> {
-        let wrong = |why: &str| VaultError::Url { url: url.to_owned(), why: why.to_owned() };
+        let wrong = |why: &str| VaultError::Url { url: without_user(url), why: why.to_owned() };
         if let Some(path) = url.strip_prefix("file:") {
             let path = match path.strip_prefix("//") {
                 Some(path) if path.starts_with('/') => path,
@@ -108,6 +108,15 @@ impl Place {
         }
         let prefix = Path::parse(prefix).map_err(|e| wrong(&e.to_string()))?;
         Ok(Place::Bucket { bucket: bucket.to_owned(), prefix })
+    }
+}
+
+/// An address as it may be shown: what is before an `@` may be a user and a password.
+pub(crate) fn without_user(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
+        (None, Some((_, host))) => format!("…@{host}"),
+        (_, None) => url.to_owned(),
     }
 }
 
@@ -150,6 +159,14 @@ mod tests {
             "s3://b/..",
         ] {
             assert!(matches!(Place::parse(url), Err(VaultError::Url { .. })), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_password_is_not_shown() {
+        for url in ["s3://KEY:hush@bucket/p", "KEY:hush@bucket", "s3://KEY:hu/hush@bu@cket", "file://hush@host"] {
+            let refused = Place::parse(url).unwrap_err().to_string();
+            assert!(refused.contains('@') && !refused.contains("hu"), "{refused}");
         }
     }
 }

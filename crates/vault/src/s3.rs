@@ -10,7 +10,7 @@ use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig, Sta
 use secrecy::ExposeSecret;
 
 use crate::error::{Answer, Result, VaultError};
-use crate::options::{Limits, S3};
+use crate::options::{Limits, S3, without_user};
 
 /// How long the environment may take to give credentials; where there is no instance metadata, nobody answers.
 const CREDENTIALS: Duration = Duration::from_secs(10);
@@ -83,8 +83,16 @@ fn builder(
         let endpoint = endpoint.trim_end_matches('/');
         let Some((scheme, host)) = endpoint.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))
         else {
+            let endpoint = without_user(endpoint);
             return Err(settings_error(shown, format!("the endpoint {endpoint:?} is no `https://HOST:PORT`")));
         };
+        if host.contains('@') {
+            let endpoint = without_user(endpoint);
+            return Err(settings_error(
+                shown,
+                format!("the endpoint {endpoint:?} names a user: the access key has settings of its own"),
+            ));
+        }
         if scheme == "http" && !allow_http {
             return Err(settings_error(
                 shown,
@@ -144,10 +152,14 @@ mod tests {
         for settings in [
             endpoint("http://127.0.0.1:9"),
             endpoint("127.0.0.1:9"),
+            endpoint("https://user:hush@127.0.0.1:9"),
+            endpoint("user:hush@127.0.0.1:9"),
             S3 { access_key_id: Some("a".into()), ..S3::default() },
             S3 { secret_access_key: Some("s".into()), ..S3::default() },
         ] {
-            assert!(matches!(built(&settings), Err(VaultError::Settings { .. })), "{settings:?}");
+            let refused = built(&settings);
+            let Err(e @ VaultError::Settings { .. }) = &refused else { panic!("{settings:?}") };
+            assert!(!e.to_string().contains("hush"), "{e}");
         }
     }
 

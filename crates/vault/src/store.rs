@@ -171,6 +171,16 @@ impl Store {
         .await
     }
 
+    /// Makes sure that an object which is there survives a power cut.
+    pub(crate) async fn settle(&self, name: &Path) -> Result<(), Answer> {
+        let Some(root) = self.root.clone() else { return Ok(()) };
+        let name = name.to_string();
+        match tokio::task::spawn_blocking(move || local::settle(&root, &name)).await {
+            Ok(done) => done.map_err(|e| Answer::Failed(e.to_string())),
+            Err(e) => Err(Answer::Failed(e.to_string())),
+        }
+    }
+
     async fn upload(&self, upload: &mut dyn MultipartUpload, pieces: &[Bytes]) -> Result<(), Answer> {
         stream::iter(parts(pieces, self.part()))
             .map(|part| self.bounded(upload.put_part(PutPayload::from_iter(part))))

@@ -163,6 +163,8 @@ impl Vault {
         let failed = |answer| self.store.error("write", &name, answer);
         match self.store.look(&path).await.map_err(failed)? {
             Some(there) if there.size == stored && self.read(&path, &name, id).await.is_ok() => {
+                // Whoever wrote it may have died, or failed, before it was there for good.
+                self.store.settle(&path).await.map_err(failed)?;
                 return Ok(Stored { blob: id, stored });
             }
             Some(_) => {}

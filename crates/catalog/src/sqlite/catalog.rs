@@ -241,6 +241,10 @@ impl Catalog for SqliteCatalog {
         self.write(move |transaction, _| checkpoints::withdraw(transaction, cluster, id)).await
     }
 
+    async fn oldest_cut(&self, cluster: ClusterId) -> Result<Option<ClusterTime>> {
+        self.read(|connection| checkpoints::oldest_cut(connection, cluster))
+    }
+
     async fn expired_checkpoints(&self, cluster: ClusterId, before: Timestamp, most: u64) -> Result<Vec<CheckpointId>> {
         self.read_as_one(|connection| checkpoints::expired(connection, cluster, before, most))
     }
@@ -317,6 +321,15 @@ impl Catalog for SqliteCatalog {
         self.read(|connection| streams::reports(connection, cluster))
     }
 
+    async fn keep_blobs(&self, place: &str) -> Result<()> {
+        // Hardly ever.
+        if !self.read(|connection| retention::is_doomed(connection, place))? {
+            return Ok(());
+        }
+        let place = place.to_owned();
+        self.write(move |transaction, _| retention::save(transaction, &place)).await
+    }
+
     async fn append_segment(&self, lease: &Lease, segment: &Segment) -> Result<()> {
         let (lease, segment) = (lease.clone(), segment.clone());
         self.write(move |transaction, _| segments::append(transaction, &lease, &segment)).await
@@ -337,6 +350,10 @@ impl Catalog for SqliteCatalog {
         self.read_as_one(|connection| segments::between(connection, cluster, part, from, to, most))
     }
 
+    async fn segment_before(&self, cluster: ClusterId, part: &PartId, time: ClusterTime) -> Result<Option<Segment>> {
+        self.read_as_one(|connection| segments::before(connection, cluster, part, time))
+    }
+
     async fn segment_totals(&self, cluster: ClusterId, part: &PartId) -> Result<SegmentTotals> {
         self.read(|connection| segments::totals(connection, cluster, part))
     }
@@ -352,6 +369,16 @@ impl Catalog for SqliteCatalog {
 
     async fn doomed(&self, before: Timestamp, most: u64) -> Result<Vec<String>> {
         self.read(|connection| retention::doomed(connection, before, most))
+    }
+
+    async fn doom(&self, names: &[String], now: Timestamp) -> Result<u64> {
+        let names = names.to_vec();
+        self.write(move |transaction, _| retention::doom(transaction, &names, now)).await
+    }
+
+    async fn condemn(&self, names: &[String]) -> Result<Vec<String>> {
+        let names = names.to_vec();
+        self.write(move |transaction, _| retention::condemn(transaction, &names)).await
     }
 
     async fn forget_doomed(&self, names: &[String]) -> Result<()> {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, Transaction, params};
 use stillpoint_core::checkpoint::{Checkpoint, State};
-use stillpoint_core::{CheckpointId, ClusterId};
+use stillpoint_core::{CheckpointId, ClusterId, ClusterTime};
 
 use super::rows::{self, all, execute, limit, one, parsed, record_of, text_of};
 use super::{leases, store, unless_gone};
@@ -87,6 +87,14 @@ pub fn withdraw(transaction: &Transaction, cluster: ClusterId, id: CheckpointId)
 fn delete_row(transaction: &Transaction, cluster: ClusterId, id: CheckpointId) -> Result<()> {
     let sql = "DELETE FROM checkpoints WHERE cluster = ?1 AND id = ?2";
     execute(transaction, sql, params![cluster.to_string(), id.to_string()]).map(drop).map_err(store)
+}
+
+/// In no order of their ids: those are in the order of this host's clock, which may have been put back.
+pub fn oldest_cut(connection: &Connection, cluster: ClusterId) -> Result<Option<ClusterTime>> {
+    let sql = "SELECT record FROM checkpoints WHERE cluster = ?1 AND record ->> '$.cut.seconds' IS NOT NULL
+               ORDER BY record ->> '$.cut.seconds', record ->> '$.cut.increment' LIMIT 1";
+    let oldest = one(connection, sql, params![cluster.to_string()], checkpoint_of)?;
+    Ok(oldest.and_then(|checkpoint| checkpoint.cut))
 }
 
 pub fn expired(connection: &Connection, cluster: ClusterId, before: Timestamp, most: u64) -> Result<Vec<CheckpointId>> {

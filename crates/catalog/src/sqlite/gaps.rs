@@ -37,6 +37,14 @@ pub fn insert(transaction: &Transaction, cluster: ClusterId, gap: &Gap) -> Resul
     .map_err(|e| unless_gone(e, "cluster", store))
 }
 
+/// The shard is back: the gap that was noted when it went is replaced by one that has an end.
+pub fn delete_endless(transaction: &Transaction, cluster: ClusterId, part: &PartId) -> Result<()> {
+    let sql = "DELETE FROM gaps WHERE cluster = ?1 AND part = ?2 AND (until_s, until_i) = (?3, ?4)
+               AND record ->> 'cause' = 'SHARD_AWAY'";
+    let ClusterTime { seconds, increment } = ClusterTime::MAX;
+    execute(transaction, sql, params![cluster.to_string(), part.key(), seconds, increment]).map(drop).map_err(store)
+}
+
 pub fn delete(
     transaction: &Transaction,
     cluster: ClusterId,

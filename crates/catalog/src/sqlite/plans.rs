@@ -33,6 +33,7 @@ fn every_statement_on_segments_finds_its_rows_by_an_index() {
         (segments::LAST, in_order),
         (segments::ENDING_AT, in_order),
         (segments::FROM, in_order),
+        (segments::BEFORE, in_order),
         (segments::RUNS, "USING COVERING INDEX segments_in_order (stream=? AND run>?)"),
         (segments::TOTALS, "SEARCH totals USING INTEGER PRIMARY KEY"),
         (segments::TOKENS, "USING INDEX stored_tokens_by_checkpoint (checkpoint=?)"),
@@ -40,6 +41,9 @@ fn every_statement_on_segments_finds_its_rows_by_an_index() {
         (retention::UNTIL, in_order),
         (retention::DOOM, "USING COVERING INDEX segments_by_name (name=?)"),
         (retention::DOOM_CLUSTER, "segments_in_order (stream=?)"),
+        (retention::DOOMED_AT, "USING PRIMARY KEY (name>? AND name<?)"),
+        (retention::SAVE, "USING PRIMARY KEY (name>? AND name<?)"),
+        (retention::CONDEMN, "USING PRIMARY KEY (name=?)"),
         (retention::DOOMED, "USING COVERING INDEX doomed_by_time (at_ms<?)"),
         (retention::REFERENCED, "USING COVERING INDEX segments_by_name (name=?)"),
     ] {

@@ -8,7 +8,10 @@ use stillpoint_core::{ClusterId, OpTime};
 
 use super::rows::{all, execute, limit, one};
 use super::{leases, segments, store, streams};
-use crate::{DROPPED_AT_ONCE, Lease, Result};
+use crate::{CatalogError, DROPPED_AT_ONCE, Lease, Result};
+
+/// Stands for the time at which a blob was doomed when it is condemned: earlier than all.
+const CONDEMNED: i64 = i64::MIN;
 
 pub(super) const NEWEST: &str =
     "SELECT id FROM segments WHERE stream = ?1 ORDER BY run DESC, last_s DESC, last_i DESC LIMIT 1";
@@ -21,6 +24,10 @@ pub(super) const DOOM: &str =
 pub(super) const DOOM_CLUSTER: &str = "INSERT INTO doomed (name, at_ms)
      SELECT name, ?2 FROM streams CROSS JOIN segments ON stream = streams.id WHERE cluster = ?1
      ON CONFLICT (name) DO NOTHING";
+/// The blobs at a place are called by it and their ids, with `-` in between; `.` is what comes after that.
+pub(super) const DOOMED_AT: &str = "SELECT at_ms FROM doomed WHERE name >= ?1 || '-' AND name < ?1 || '.'";
+pub(super) const SAVE: &str = "DELETE FROM doomed WHERE name >= ?1 || '-' AND name < ?1 || '.'";
+pub(super) const CONDEMN: &str = "UPDATE doomed SET at_ms = ?2 WHERE name = ?1";
 pub(super) const DOOMED: &str = "SELECT name FROM doomed WHERE at_ms < ?1 ORDER BY at_ms, name LIMIT ?2";
 pub(super) const REFERENCED: &str =
     "SELECT 1 WHERE EXISTS (SELECT 1 FROM segments WHERE name = ?1) OR EXISTS (SELECT 1 FROM doomed WHERE name = ?1)";
@@ -56,9 +63,39 @@ pub fn doom_cluster(transaction: &Transaction, cluster: ClusterId, now: Timestam
     execute(transaction, DOOM_CLUSTER, params![cluster.to_string(), now.as_millisecond()]).map(drop).map_err(store)
 }
 
-pub fn is_doomed(connection: &Connection, name: &str) -> Result<bool> {
-    let found = one(connection, "SELECT 1 FROM doomed WHERE name = ?1", params![name], |_| Ok(()))?;
-    Ok(found.is_some())
+/// Whether any of the blobs at a place is doomed.
+pub fn is_doomed(connection: &Connection, place: &str) -> Result<bool> {
+    Ok(one(connection, DOOMED_AT, params![place], |_| Ok(()))?.is_some())
+}
+
+/// Saves the blobs at a place, unless one is condemned.
+pub fn save(transaction: &Transaction, place: &str) -> Result<()> {
+    let since = all(transaction, DOOMED_AT, params![place], |row| row.get::<_, i64>("at_ms").map_err(store))?;
+    if since.contains(&CONDEMNED) {
+        return Err(CatalogError::BeingDeleted(place.to_owned()));
+    }
+    if !since.is_empty() {
+        execute(transaction, SAVE, params![place]).map_err(store)?;
+    }
+    Ok(())
+}
+
+pub fn doom(transaction: &Transaction, names: &[String], now: Timestamp) -> Result<u64> {
+    let mut doomed = 0;
+    for name in names {
+        doomed += execute(transaction, DOOM, params![name, now.as_millisecond()]).map_err(store)? as u64;
+    }
+    Ok(doomed)
+}
+
+pub fn condemn(transaction: &Transaction, names: &[String]) -> Result<Vec<String>> {
+    let mut condemned = Vec::new();
+    for name in names {
+        if execute(transaction, CONDEMN, params![name, CONDEMNED]).map_err(store)? > 0 {
+            condemned.push(name.clone());
+        }
+    }
+    Ok(condemned)
 }
 
 pub fn doomed(connection: &Connection, before: Timestamp, most: u64) -> Result<Vec<String>> {

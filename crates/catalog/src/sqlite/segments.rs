@@ -22,6 +22,8 @@ pub(super) const ENDING_AT: &str =
     "SELECT record FROM segments WHERE stream = ?1 AND run = ?2 AND last_s = ?3 AND last_i = ?4";
 pub(super) const FROM: &str = "SELECT record FROM segments
      WHERE stream = ?1 AND run = ?2 AND (last_s, last_i) >= (?3, ?4) ORDER BY last_s, last_i LIMIT ?5";
+pub(super) const BEFORE: &str = "SELECT record FROM segments
+     WHERE stream = ?1 AND run = ?2 AND (last_s, last_i) < (?3, ?4) ORDER BY last_s DESC, last_i DESC LIMIT 1";
 /// One step for each run, not for each segment.
 pub(super) const RUNS: &str = "WITH RECURSIVE runs (run) AS (
          SELECT min(run) FROM segments WHERE stream = ?1
@@ -66,10 +68,7 @@ pub fn append(transaction: &Transaction, lease: &Lease, segment: &Segment) -> Re
             false => Err(CatalogError::NotContiguous(format!("{}: {why}", segment.part))),
         };
     }
-    if retention::is_doomed(transaction, &segment.name())? {
-        let why = format!("{}: its blob {} is to be deleted from the vault", segment.part, segment.name());
-        return Err(CatalogError::NotContiguous(why));
-    }
+    retention::save(transaction, &segment.place())?;
     insert(transaction, key, segment)?;
     count(transaction, key.stream, [segment], 1)
 }
@@ -171,6 +170,21 @@ pub fn between(
         found.truncate(most);
     }
     Ok(found)
+}
+
+pub fn before(
+    connection: &Connection,
+    cluster: ClusterId,
+    part: &PartId,
+    time: ClusterTime,
+) -> Result<Option<Segment>> {
+    let Some(streams::Key { stream, .. }) = streams::key(connection, cluster, part)? else { return Ok(None) };
+    let mut last: Option<Segment> = None;
+    for run in runs(connection, stream)? {
+        let found = one(connection, BEFORE, params![stream, run, time.seconds, time.increment], segment_of)?;
+        last = last.into_iter().chain(found).max_by_key(|segment| segment.last.time);
+    }
+    Ok(last)
 }
 
 pub fn tokens(connection: &Connection, cluster: ClusterId, id: CheckpointId) -> Result<Vec<(PartId, StoredToken)>> {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Row, Transaction, params};
 use stillpoint_core::ClusterId;
 use stillpoint_core::checkpoint::PartId;
-use stillpoint_core::stream::{CaptureReport, Gap, Stream};
+use stillpoint_core::stream::{CaptureReport, Gap, GapCause, Stream};
 
 use super::rows::{all, execute, one, record_of, text_of};
 use super::{gaps, leases, store, unless_gone};
@@ -51,7 +51,11 @@ pub fn begin(transaction: &Transaction, lease: &Lease, stream: &Stream, gap: Opt
                ON CONFLICT (cluster, part) DO UPDATE SET run = run + 1, record = ?3";
     let values = params![stream.cluster.to_string(), stream.part.key(), text_of(stream, WHAT)?];
     execute(transaction, sql, values).map_err(store)?;
-    gap.map_or(Ok(()), |gap| gaps::insert(transaction, stream.cluster, gap))
+    let Some(gap) = gap else { return Ok(()) };
+    if gap.cause == GapCause::ShardAway {
+        gaps::delete_endless(transaction, stream.cluster, &stream.part)?;
+    }
+    gaps::insert(transaction, stream.cluster, gap)
 }
 
 pub fn end(transaction: &Transaction, lease: &Lease, part: &PartId, at: Timestamp) -> Result<()> {

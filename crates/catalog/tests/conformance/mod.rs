@@ -93,6 +93,10 @@ macro_rules! conformance_suite {
             a_blob_that_nothing_names_is_told_apart,
             a_blob_lives_as_long_as_a_segment_has_it,
             removing_a_cluster_dooms_its_blobs_and_forgets_its_streams,
+            a_doomed_blob_can_be_saved_until_it_is_condemned,
+            the_oldest_cut_is_the_earliest_time_whatever_the_ids,
+            the_last_segment_before_a_time_is_of_whatever_run,
+            a_shard_that_is_back_gives_its_gap_an_end,
             a_checkpoint_expires_unless_it_is_the_newest_completed_one,
         );
     };

@@ -99,12 +99,47 @@ pub async fn a_blob_lives_as_long_as_a_segment_has_it(catalog: &dyn Catalog) {
     assert_eq!(catalog.doomed(at(100), 9).await.unwrap(), names(&run[..1]), "the newest has the other one");
     assert_stored(catalog, &cluster, &part, &run[1..]).await;
 
-    // What is to be deleted is not built upon.
+    // What is added once more is saved.
     catalog.begin_stream(&lease, &stream(&cluster, &part), None).await.unwrap();
-    let refused = catalog.append_segment(&lease, &run[0]).await;
-    assert!(matches!(refused, Err(CatalogError::NotContiguous(_))), "{refused:?}");
-    catalog.forget_doomed(&names(&run[..1])).await.unwrap();
     append(catalog, &lease, &run[..1]).await;
+    assert_eq!(catalog.doomed(at(100), 9).await.unwrap(), [""; 0]);
+}
+
+pub async fn a_doomed_blob_can_be_saved_until_it_is_condemned(catalog: &dyn Catalog) {
+    let (cluster, lease, part) = with_stream(catalog).await;
+    let run = run_of(&cluster, &part, None, 0..3);
+    append(catalog, &lease, &run[..1]).await;
+    let mut asked = names(&run);
+    assert_eq!(catalog.doom(&asked, at(60)).await.unwrap(), 2, "a segment has the first");
+    assert_eq!(catalog.doom(&asked, at(70)).await.unwrap(), 0);
+    assert_eq!(catalog.doomed(at(61), 9).await.unwrap(), asked[1..]);
+    // Another at the same place begins like it, and one at the next has nothing to do with it.
+    catalog.keep_blobs(&run[1].place()).await.unwrap();
+    assert_eq!(catalog.doomed(at(61), 9).await.unwrap(), asked[2..]);
+    assert_eq!(catalog.condemn(&asked).await.unwrap(), asked[2..], "only what is doomed");
+    assert_eq!(catalog.doomed(at(-1_000_000), 9).await.unwrap(), asked[2..], "though the clock was put back");
+
+    append(catalog, &lease, &run[1..2]).await;
+    let refused = [catalog.keep_blobs(&run[2].place()).await, catalog.append_segment(&lease, &run[2]).await];
+    assert!(refused.iter().all(|one| matches!(one, Err(CatalogError::BeingDeleted(_)))), "{refused:?}");
+    asked.drain(..2);
+    catalog.forget_doomed(&asked).await.unwrap();
+    catalog.keep_blobs(&run[2].place()).await.unwrap();
+    append(catalog, &lease, &run[2..]).await;
+}
+
+pub async fn the_oldest_cut_is_the_earliest_time_whatever_the_ids(catalog: &dyn Catalog) {
+    let (_, cluster) = with_cluster(catalog).await;
+    assert_eq!(catalog.oldest_cut(cluster.id).await.unwrap(), None);
+    catalog.queue_checkpoint(&failed(&cluster, 5)).await.unwrap();
+    assert_eq!(catalog.oldest_cut(cluster.id).await.unwrap(), None, "it has none");
+    for (second, increment) in [(9, 3), (9, 20), (10, 1)] {
+        let cut = Some(ClusterTime::new((NOON + second) as u32, increment));
+        let record = Checkpoint { cut, ..completed(&cluster, 100 - second * 10 - i64::from(increment)) };
+        catalog.queue_checkpoint(&record).await.unwrap();
+    }
+    let oldest = catalog.oldest_cut(cluster.id).await.unwrap();
+    assert_eq!(oldest, Some(ClusterTime::new((NOON + 9) as u32, 3)));
 }
 
 pub async fn removing_a_cluster_dooms_its_blobs_and_forgets_its_streams(catalog: &dyn Catalog) {

@@ -209,6 +209,22 @@ pub fn open_transaction(second: i64) -> OpenTransaction {
     OpenTransaction { session: "0a0b".into(), number: 7, first: place, last: place, prepared: Some(place.time) }
 }
 
+pub async fn the_last_segment_before_a_time_is_of_whatever_run(catalog: &dyn Catalog) {
+    let (cluster, lease, part) = with_stream(catalog).await;
+    let before = |time| catalog.segment_before(cluster.id, &part, time);
+    assert_eq!(before(ClusterTime::MAX).await.unwrap(), None);
+    let run = run_of(&cluster, &part, None, 0..3);
+    append(catalog, &lease, &run).await;
+    assert_eq!(before(run[0].last.time).await.unwrap(), None);
+    assert_eq!(before(run[1].last.time).await.unwrap().as_ref(), Some(&run[0]));
+    assert_eq!(before(run[1].last.time.after()).await.unwrap().as_ref(), Some(&run[1]));
+    catalog.begin_stream(&lease, &stream(&cluster, &part), None).await.unwrap();
+    let anew = run_of(&cluster, &part, None, 5..6);
+    append(catalog, &lease, &anew).await;
+    assert_eq!(before(anew[0].last.time).await.unwrap().as_ref(), Some(&run[2]));
+    assert_eq!(before(ClusterTime::MAX).await.unwrap().as_ref(), Some(&anew[0]));
+}
+
 pub async fn a_token_is_found_in_every_part_that_has_it(catalog: &dyn Catalog) {
     let (cluster, lease, part) = with_stream(catalog).await;
     let config = PartId::ConfigServers;

@@ -100,6 +100,20 @@ pub async fn a_stream_ends_once_until_it_begins_anew(catalog: &dyn Catalog) {
     assert!(matches!(refused, Err(CatalogError::Gone("stream"))), "{refused:?}");
 }
 
+pub async fn a_shard_that_is_back_gives_its_gap_an_end(catalog: &dyn Catalog) {
+    let (cluster, lease, part) = with_stream(catalog).await;
+    let away = Gap { until: ClusterTime::MAX, cause: GapCause::ShardAway, ..gap(&part, 10, 20) };
+    let lost = Gap { cause: GapCause::SegmentMissing, ..away.clone() };
+    let elsewhere = Gap { part: PartId::ConfigServers, ..away.clone() };
+    let lost = Gap { after: time(9), ..lost };
+    for gap in [&away, &lost, &elsewhere] {
+        catalog.add_gap(cluster.id, gap).await.unwrap();
+    }
+    let ended = Gap { until: time(20), ..away };
+    catalog.begin_stream(&lease, &stream(&cluster, &part), Some(&ended)).await.unwrap();
+    assert_eq!(catalog.gaps(cluster.id).await.unwrap(), [elsewhere, lost, ended]);
+}
+
 pub async fn gaps_are_in_order_and_replaced_and_removed(catalog: &dyn Catalog) {
     let (_, cluster) = with_cluster(catalog).await;
     let (config, shard) = (PartId::ConfigServers, PartId::Shard("rs0".into()));

@@ -23,7 +23,18 @@ struct State {
     taken: Option<ClusterTime>,
     extent: Option<Extent>,
     trouble: Option<(Timestamp, String)>,
+    /// The trouble is over once something is read; another once something is stored.
+    reading: bool,
     halted: bool,
+}
+
+impl State {
+    fn well(&mut self, capture: &str) {
+        self.halted = false;
+        if self.trouble.take().is_some() {
+            tracing::info!(capture, stored = self.stored.map(tracing::field::display), "capture goes on");
+        }
+    }
 }
 
 impl Figures {
@@ -49,6 +60,9 @@ impl Figures {
     pub fn read(&self, committed: Option<ClusterTime>) {
         let mut state = self.state();
         state.committed = state.committed.max(committed);
+        if state.reading {
+            state.well(&self.name);
+        }
     }
 
     /// An entry was taken in, and all before it.
@@ -71,27 +85,25 @@ impl Figures {
     pub fn sealed(&self, segment: &Segment) {
         let mut state = self.state();
         state.stored = Some(segment.last.time);
-        state.halted = false;
-        if state.trouble.take().is_some() {
-            tracing::info!(capture = self.name, stored = %segment.last, "capture goes on");
-        }
+        state.well(&self.name);
     }
 
     pub fn extent(&self, extent: Extent) {
         self.state().extent = Some(extent);
     }
 
-    /// Something is in the way, and is tried again. Said in the log once, and again when it changes.
-    pub fn trouble(&self, now: Timestamp, why: String) {
-        self.note(now, why, false);
+    /// Something is in the way, of reading or else of storing, and is tried again. Said in the log once, and
+    /// again when it changes.
+    pub fn trouble(&self, now: Timestamp, why: String, reading: bool) {
+        self.note(now, why, false, reading);
     }
 
     /// No further try helps until somebody does something.
     pub fn halted(&self, now: Timestamp, why: String) {
-        self.note(now, why, true);
+        self.note(now, why, true, false);
     }
 
-    fn note(&self, now: Timestamp, why: String, halted: bool) {
+    fn note(&self, now: Timestamp, why: String, halted: bool, reading: bool) {
         let mut state = self.state();
         let since = state.trouble.as_ref().map_or(now, |(since, _)| *since);
         let is_new = state.trouble.as_ref().is_none_or(|(_, before)| *before != why);
@@ -101,7 +113,7 @@ impl Figures {
             (false, _) => {}
         }
         state.trouble = Some((since, why));
-        state.halted = halted;
+        (state.halted, state.reading) = (halted, reading);
     }
 
     /// What is in the way, if anything is.
@@ -158,9 +170,21 @@ mod tests {
     fn what_is_in_the_way_is_reported_since_it_first_was_until_a_segment_is_stored() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let figures = Figures::new("rs0".into());
-        figures.trouble(at(1), "one".into());
+        figures.trouble(at(1), "one".into(), false);
         figures.halted(at(2), "two".into());
+        figures.read(None);
         let report = figures.report(at(3));
         assert_eq!((report.trouble, report.halted), (Some((at(1), "two".into())), true));
+    }
+
+    #[test]
+    fn what_was_in_the_way_of_reading_is_over_once_something_is_read() {
+        let figures = Figures::new("rs0".into());
+        figures.trouble(Timestamp::UNIX_EPOCH, "no primary".into(), true);
+        figures.read(None);
+        assert_eq!(figures.in_the_way(), None);
+        figures.trouble(Timestamp::UNIX_EPOCH, "the vault is away".into(), false);
+        figures.read(None);
+        assert_eq!(figures.in_the_way().as_deref(), Some("the vault is away"));
     }
 }

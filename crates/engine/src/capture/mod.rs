@@ -76,8 +76,15 @@ impl Captures {
 /// Captures a cluster until `stop`, or until the lease is lost.
 pub(crate) async fn capture(setup: Setup, lease: Lease, connection: Arc<Connection>, stop: CancellationToken) {
     let deposed = CancellationToken::new();
-    let mut cluster =
-        ClusterCapture { setup, lease, connection, deposed: deposed.clone(), tasks: BTreeMap::new(), reported: None };
+    let mut cluster = ClusterCapture {
+        setup,
+        lease,
+        connection,
+        deposed: deposed.clone(),
+        tasks: BTreeMap::new(),
+        gone: BTreeMap::new(),
+        reported: None,
+    };
     while !stop.is_cancelled() && !deposed.is_cancelled() {
         cluster.look(&stop).await;
         cluster.report().await;
@@ -88,11 +95,8 @@ pub(crate) async fn capture(setup: Setup, lease: Lease, connection: Arc<Connecti
         }
     }
     stop.cancel();
-    let id = cluster.lease.cluster;
-    for (_, task) in std::mem::take(&mut cluster.tasks) {
-        // A panic was already reported where it happened.
-        let _ = task.task.await;
-    }
+    let (id, limit) = (cluster.lease.cluster, cluster.limit());
+    join_all(std::mem::take(&mut cluster.tasks).into_values().map(|task| task.end(limit))).await;
     // What was stored last is noted, too.
     cluster.reported = None;
     cluster.report().await;
@@ -106,6 +110,8 @@ struct ClusterCapture {
     /// Another holder has the lease.
     deposed: CancellationToken,
     tasks: BTreeMap<PartId, Task>,
+    /// Shards that are no longer in the cluster, whose end is not yet noted: whether all of them is stored.
+    gone: BTreeMap<PartId, bool>,
     reported: Option<Instant>,
 }
 
@@ -117,7 +123,24 @@ struct Task {
     asked: Option<Instant>,
 }
 
+impl Task {
+    /// Ends it. What it cannot store within the limit is read again by the next.
+    async fn end(mut self, limit: Duration) {
+        self.stop.cancel();
+        // A panic was already reported where it happened.
+        if timeout(limit, &mut self.task).await.is_err() {
+            self.task.abort();
+            let _ = self.task.await;
+        }
+    }
+}
+
 impl ClusterCapture {
+    /// For a task to end: it stores what it can in less.
+    fn limit(&self) -> Duration {
+        2 * self.setup.pace.finish
+    }
+
     /// Begins with the shards that are new, and ends with those that are gone.
     async fn look(&mut self, stop: &CancellationToken) {
         let survey = async { self.connection.link().await?.parts().await };
@@ -153,6 +176,10 @@ impl ClusterCapture {
             if self.tasks.get(&part.id).is_some_and(|task| task.link.replica_set == part.replica_set) {
                 continue;
             }
+            // Another replica set has come under its name.
+            if let Some(other) = self.tasks.remove(&part.id) {
+                other.end(self.limit()).await;
+            }
             let since = part.added.filter(|added| captured_since.is_some_and(|since| since < *added));
             self.begin(part, since, stop);
         }
@@ -163,6 +190,7 @@ impl ClusterCapture {
         let (setup, cluster) = (&self.setup, self.lease.cluster);
         let figures = Arc::new(Figures::new(format!("{} of {}", part.id, self.connection.cluster.name)));
         setup.captures.all().insert((cluster, part.id.clone()), figures.clone());
+        self.gone.remove(&part.id);
         let capture = PartCapture {
             of: Of { cluster, part: part.id.clone() },
             replica_set: part.replica_set.clone(),
@@ -189,19 +217,12 @@ impl ClusterCapture {
     /// A shard is no longer in the cluster. Its last entries are those of its chunks' leaving, so its oplog
     /// is captured to its end, if it still can be.
     async fn end(&mut self, stream: &Stream) -> Result<(), CatalogError> {
-        let mut whole = false;
-        if let Some(mut task) = self.tasks.remove(&stream.part) {
-            // Once nothing more comes, what there is has been read; that is then stored.
-            let caught_up = async {
-                while !task.figures.has_caught_up() {
-                    sleep(Duration::from_millis(100)).await;
-                }
-            };
-            let caught_up = timeout(self.setup.pace.finish, caught_up).await.is_ok();
-            task.stop.cancel();
-            let _ = (&mut task.task).await;
-            whole = caught_up && task.figures.has_stored_all();
+        if let Some(task) = self.tasks.remove(&stream.part) {
+            let whole = self.capture_to_its_end(task).await;
+            self.gone.insert(stream.part.clone(), whole);
         }
+        // Without a task it has gone while no server ran.
+        let whole = self.gone.get(&stream.part).is_some_and(|whole| *whole);
         let now = self.setup.now();
         let catalog = &self.setup.catalog;
         if !whole {
@@ -209,7 +230,8 @@ impl ClusterCapture {
             let gap = Gap {
                 part: stream.part.clone(),
                 after: stored_until(stream, last.as_ref()),
-                until: ClusterTime::at(now).after(),
+                // Until it is back.
+                until: ClusterTime::MAX,
                 cause: GapCause::ShardAway,
                 found: now,
                 detail: "its oplog could not be captured to its end before the shard was gone".into(),
@@ -219,7 +241,26 @@ impl ClusterCapture {
         }
         tracing::info!(cluster = %stream.cluster, part = %stream.part, "capture ends: the shard is no longer in the cluster");
         self.setup.captures.all().remove(&(stream.cluster, stream.part.clone()));
-        catalog.end_stream(&self.lease, &stream.part, now).await
+        catalog.end_stream(&self.lease, &stream.part, now).await?;
+        self.gone.remove(&stream.part);
+        Ok(())
+    }
+
+    /// Whether all that a majority of the shard's members has now is stored.
+    async fn capture_to_its_end(&self, task: Task) -> bool {
+        let caught_up = async {
+            // The member that is read from may know less.
+            let newest = task.link.committed().await.ok()?;
+            task.figures.read(Some(newest));
+            while !task.figures.has_caught_up() {
+                sleep(Duration::from_millis(100)).await;
+            }
+            Some(())
+        };
+        let caught_up = timeout(self.setup.pace.finish, caught_up).await.ok().flatten().is_some();
+        let figures = task.figures.clone();
+        task.end(self.limit()).await;
+        caught_up && figures.has_stored_all()
     }
 
     async fn report(&mut self) {

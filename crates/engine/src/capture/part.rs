@@ -95,11 +95,15 @@ enum Cause {
     #[error("its oplog is overwritten faster than it can be opened: make it larger (replSetResizeOplog)")]
     Overrun,
     /// No further try helps until somebody does something.
-    #[error("its oplog cannot be captured any further: {0}")]
+    #[error("its oplog cannot be captured any further: {0}. {TO_DO}")]
     Halt(String),
     #[error("a defect: {0}")]
     Panicked(String),
 }
+
+/// What helps where no further try does.
+const TO_DO: &str = "It is tried again now and then, and goes on if a newer stillpoint knows what this one does not. \
+    To begin anew, remove the cluster and add it again: what is stored of it is given up then";
 
 impl From<Unfit> for Cause {
     fn from(unfit: Unfit) -> Cause {
@@ -155,14 +159,23 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
         let mut failures = 0;
         loop {
             let stored = self.figures.stored();
-            match self.attempt(stop).await {
+            // Until something is read there is nothing to finish.
+            let opened = tokio::select! {
+                opened = self.open() => opened,
+                () = stop.cancelled() => return End::Stopped,
+            };
+            let ended = match opened {
+                Ok(pump) => pump.run(stop).await,
+                Err(cause) => Err(cause),
+            };
+            match ended {
                 Ok(()) => return End::Stopped,
                 Err(Cause::Catalog(CatalogError::Fenced)) => return End::Deposed,
-                Err(Cause::Halt(why)) => {
-                    self.figures.halted((self.clock)(), why);
+                Err(cause @ Cause::Halt(_)) => {
+                    self.figures.halted((self.clock)(), cause.to_string());
                     failures = u32::MAX;
                 }
-                Err(cause) => self.figures.trouble((self.clock)(), cause.to_string()),
+                Err(cause) => self.trouble(&cause),
             }
             if self.figures.stored() != stored {
                 failures = 0;
@@ -176,15 +189,19 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
         }
     }
 
-    /// From what is stored on, until something fails.
-    async fn attempt(&self, stop: &CancellationToken) -> Result<(), Cause> {
+    fn trouble(&self, cause: &Cause) {
+        let reading = matches!(cause, Cause::Cluster(_) | Cause::TooSlow(_) | Cause::Overrun);
+        self.figures.trouble((self.clock)(), cause.to_string(), reading);
+    }
+
+    /// Opens the oplog where what is stored ends.
+    async fn open(&self) -> Result<Pump<'_, S, B, L>, Cause> {
         let mut stream = match self.ledger.stream().await? {
             None => self.begin(None).await?,
-            Some(before) => match before.ended {
+            Some(before) => match self.was_away(&before) {
                 None => before,
-                Some(at) => {
+                Some(detail) => {
                     let after = stored_until(&before, self.ledger.last_segment().await?.as_ref());
-                    let detail = format!("it was no longer in the cluster at {at}");
                     self.begin(Some(Broken { before: &before, after, cause: GapCause::ShardAway, detail })).await?
                 }
             },
@@ -201,7 +218,7 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
                 Err(_) => return Err(Cause::TooSlow(self.pace.read)),
                 Ok(opening) => match opening? {
                     Opened::Tail(tail, first) => {
-                        return Pump::new(self, &stream, last, tail, first)?.run(stop).await;
+                        return Pump::new(self, &stream, last, tail, first);
                     }
                     Opened::RolledOver { oldest } if !anew => {
                         let after = stored_until(&stream, last.as_ref());
@@ -217,10 +234,26 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
         Err(Cause::Overrun)
     }
 
+    /// Whether the stream is of a shard that has left since, whatever has its name now.
+    fn was_away(&self, stream: &Stream) -> Option<String> {
+        match stream.ended {
+            Some(at) => Some(format!("it was no longer in the cluster at {at}")),
+            None if stream.replica_set != self.replica_set => {
+                let Stream { replica_set: before, .. } = stream;
+                Some(format!(
+                    "the replica set {before} has left the cluster, {} is there in its place",
+                    self.replica_set
+                ))
+            }
+            None => None,
+        }
+    }
+
     /// Begins the stream, or goes on with it after a gap.
     async fn begin(&self, broken: Option<Broken<'_>>) -> Result<Stream, Cause> {
         let since = self.since.filter(|_| broken.is_none());
-        let beginning = self.source.beginning(since).await?;
+        let beginning = timeout(self.pace.read, self.source.beginning(since)).await;
+        let beginning = beginning.map_err(|_| Cause::TooSlow(self.pace.read))??;
         let since = broken.as_ref().map(|broken| broken.before.since);
         let gap = broken.map(|broken| Gap {
             part: self.of.part.clone(),
@@ -253,35 +286,42 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
     }
 
     /// Seals and stores a segment, however often the vault and the catalog fail, until `stop` and the
-    /// time to finish are past. The catalog is told right after the vault has it, again if need be, so
-    /// that a segment which waits to be noted is never swept away.
+    /// time to finish are past. The catalog is told before and right after the vault has it, again if need
+    /// be, so that a segment which waits to be noted is never swept away.
     async fn store(&self, full: Full, previous: Option<BlobId>) -> Result<Segment, Cause> {
         let now = (self.clock)();
         let Sealed { content, mut record } = blocking(move || full.seal(previous, now)).await??;
         let (place, content) = (record.place(), Bytes::from(content));
         let mut failures = 0;
         loop {
-            let cause = match self.blobs.put(&place, content.clone()).await {
-                Ok((blob, stored)) => {
-                    self.did("store-segment");
-                    record = Segment { blob, stored, ..record };
-                    match self.ledger.append(&record).await {
-                        Ok(()) => {
-                            self.did("note-segment");
-                            self.figures.sealed(&record);
-                            return Ok(record);
-                        }
-                        Err(e @ CatalogError::Store(_)) => Cause::Catalog(e),
-                        Err(e) => return Err(Cause::Catalog(e)),
-                    }
+            let cause = match self.store_once(&place, content.clone(), &mut record).await {
+                Ok(()) => {
+                    self.figures.sealed(&record);
+                    return Ok(record);
                 }
-                Err(e) if !e.is_transient() => return Err(Cause::Vault(e)),
-                Err(e) => Cause::Vault(e),
+                Err(cause) => cause,
             };
-            self.figures.trouble((self.clock)(), cause.to_string());
+            let again = match &cause {
+                Cause::Catalog(e) => matches!(e, CatalogError::Store(_) | CatalogError::BeingDeleted(_)),
+                Cause::Vault(e) => e.is_transient(),
+                _ => false,
+            };
+            if !again {
+                return Err(cause);
+            }
+            self.trouble(&cause);
             sleep(self.pace.backoff(failures)).await;
             failures += 1;
         }
+    }
+
+    async fn store_once(&self, place: &str, content: Bytes, record: &mut Segment) -> Result<(), Cause> {
+        self.ledger.keep_blobs(place).await?;
+        (record.blob, record.stored) = self.blobs.put(place, content).await.map_err(Cause::Vault)?;
+        self.did("store-segment");
+        self.ledger.append(record).await?;
+        self.did("note-segment");
+        Ok(())
     }
 
     fn did(&self, action: &'static str) {
@@ -307,7 +347,7 @@ fn diverged(last: Option<Segment>, instead: OpTime) -> String {
     let last = last.map_or("nothing".into(), |segment| segment.last.to_string());
     format!(
         "{last} was stored last and is no longer in the oplog, which has {instead} in its place: what a majority had was \
-         rolled back, or the replica set was restored from elsewhere. Remove the cluster and add it again to begin anew"
+         rolled back, or the replica set was restored from elsewhere"
     )
 }
 

@@ -53,6 +53,8 @@ pub(crate) trait Ledger: Send + Sync + 'static {
     async fn stream(&self) -> Result<Option<Stream>, CatalogError>;
     async fn begin(&self, stream: &Stream, gap: Option<&Gap>) -> Result<(), CatalogError>;
     async fn last_segment(&self) -> Result<Option<Segment>, CatalogError>;
+    /// See [`Catalog::keep_blobs`](stillpoint_catalog::Catalog::keep_blobs).
+    async fn keep_blobs(&self, place: &str) -> Result<(), CatalogError>;
     async fn append(&self, segment: &Segment) -> Result<(), CatalogError>;
 }
 
@@ -121,6 +123,10 @@ impl Ledger for CatalogLedger {
 
     async fn last_segment(&self) -> Result<Option<Segment>, CatalogError> {
         self.setup.catalog.last_segment(self.lease.cluster, &self.part).await
+    }
+
+    async fn keep_blobs(&self, place: &str) -> Result<(), CatalogError> {
+        self.setup.catalog.keep_blobs(place).await
     }
 
     async fn append(&self, segment: &Segment) -> Result<(), CatalogError> {

@@ -5,7 +5,7 @@
 //! end everything works for a while, and then what is stored must be what the oplog was, byte for byte.
 //! `SEEDS` says how many are tried, `SEED` tries one again; a failure names its seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -19,13 +19,14 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use stillpoint_catalog::CatalogError;
 use stillpoint_core::checkpoint::PartId;
-use stillpoint_core::stream::{BlobId, Gap, Position, Segment, Stream};
+use stillpoint_core::stream::{BlobId, Gap, GapCause, Position, Segment, Stream};
 use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, OpTime};
 use stillpoint_mongo::MongoError;
 use stillpoint_mongo::tail::{Beginning, Opened};
 use stillpoint_oplog::segment::{Limits, SegmentReader};
 use stillpoint_vault::VaultError;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::figures::Figures;
@@ -61,6 +62,12 @@ struct State {
     /// Nobody writes, nothing fails.
     quiet: bool,
     blobs: BTreeMap<String, Bytes>,
+    /// Those of them that no segment has.
+    unnamed: BTreeSet<String>,
+    doomed: BTreeMap<String, Doom>,
+    /// The part answers nothing.
+    silent: bool,
+    replica_set: String,
     stream: Option<Stream>,
     /// Since the stream's last beginning, after those of earlier ones.
     segments: Vec<Segment>,
@@ -68,6 +75,17 @@ struct State {
     gaps: Vec<Gap>,
 }
 
+/// How far the sweep has come with a blob that nothing names.
+#[derive(Clone, Copy)]
+enum Doom {
+    Since(Instant),
+    Condemned,
+    /// And not yet forgotten.
+    Deleted,
+}
+
+/// From when a blob is doomed until it is condemned: longer than it takes to store one and note it.
+const GRACE: Duration = Duration::from_secs(60);
 const CLUSTER: u64 = 7;
 
 fn cluster() -> ClusterId {
@@ -139,6 +157,47 @@ impl State {
         }
     }
 
+    /// The sweep takes a step, with one of the blobs that no segment has.
+    fn sweep(&mut self) {
+        if self.unnamed.is_empty() {
+            return;
+        }
+        let name = self.unnamed.iter().nth(self.rng.random_range(0..self.unnamed.len())).cloned().unwrap();
+        match self.doomed.get(&name) {
+            None => {
+                self.doomed.insert(name, Doom::Since(Instant::now()));
+            }
+            Some(Doom::Since(at)) if at.elapsed() < GRACE => {}
+            Some(Doom::Since(_)) => {
+                self.doomed.insert(name, Doom::Condemned);
+            }
+            Some(Doom::Condemned) => {
+                self.blobs.remove(&name);
+                self.doomed.insert(name, Doom::Deleted);
+            }
+            Some(Doom::Deleted) => {
+                self.doomed.remove(&name);
+                if !self.blobs.contains_key(&name) {
+                    self.unnamed.remove(&name);
+                }
+            }
+        }
+    }
+
+    fn save(&mut self, place: &str) -> Result<(), CatalogError> {
+        let is_there = |name: &String| name.rsplit_once('-').is_some_and(|(of, _)| of == place);
+        if self.doomed.iter().any(|(name, doom)| is_there(name) && !matches!(doom, Doom::Since(_))) {
+            return Err(CatalogError::BeingDeleted(place.into()));
+        }
+        self.doomed.retain(|name, _| !is_there(name));
+        Ok(())
+    }
+
+    /// Whether the part never answers a question.
+    fn never_answers(&mut self) -> bool {
+        self.silent || !self.quiet && self.faults > 0 && self.rng.random_ratio(1, 10)
+    }
+
     fn index_of(&self, at: OpTime) -> usize {
         self.oplog.partition_point(|(other, _)| *other < at)
     }
@@ -174,6 +233,10 @@ impl World {
             may_roll_over: seed.is_multiple_of(4),
             quiet: false,
             blobs: BTreeMap::new(),
+            unnamed: BTreeSet::new(),
+            doomed: BTreeMap::new(),
+            silent: false,
+            replica_set: "rs0".into(),
             stream: None,
             segments: Vec::new(),
             begun_at: 0,
@@ -190,6 +253,10 @@ impl World {
     async fn fate(&self) -> Fate {
         let (delay, dead, fate) = {
             let mut state = self.state();
+            // Sometimes nothing, sometimes much.
+            if state.quiet || state.rng.random_ratio(1, 6) {
+                (0..4).for_each(|_| state.sweep());
+            }
             if state.quiet {
                 return Fate::Done;
             }
@@ -239,6 +306,9 @@ impl Source for World {
     type Tail = SimTail;
 
     async fn beginning(&self, _: Option<ClusterTime>) -> Result<Beginning, MongoError> {
+        if self.state().never_answers() {
+            std::future::pending::<()>().await;
+        }
         self.call(cut_off, |state| {
             if state.committed == 0 {
                 return Err(cut_off());
@@ -258,6 +328,9 @@ impl Source for World {
     }
 
     async fn open(&self, position: Position) -> Result<Opened<SimTail, SimBatch>, MongoError> {
+        if self.state().never_answers() {
+            std::future::pending::<()>().await;
+        }
         let world = self.clone();
         self.call(cut_off, |state| {
             let from = match position {
@@ -334,7 +407,10 @@ impl Blobs for World {
             || VaultError::Unavailable { vault: "it".into(), doing: "write".into(), why: "the disk is full".into() };
         self.call(failed, |state| {
             let blob = BlobId(*blake3::hash(&content).as_bytes());
-            state.blobs.insert(format!("{place}-{blob}"), content.clone());
+            let name = format!("{place}-{blob}");
+            if state.blobs.insert(name.clone(), content.clone()).is_none() {
+                state.unnamed.insert(name);
+            }
             Ok((blob, content.len() as u64))
         })
         .await
@@ -365,6 +441,10 @@ impl Ledger for World {
         self.call(locked, |state| Ok(state.segments[state.begun_at..].last().cloned())).await
     }
 
+    async fn keep_blobs(&self, place: &str) -> Result<(), CatalogError> {
+        self.call(locked, |state| state.save(place)).await
+    }
+
     async fn append(&self, segment: &Segment) -> Result<(), CatalogError> {
         self.call(locked, |state| {
             let last = state.segments[state.begun_at..].last();
@@ -373,7 +453,9 @@ impl Ledger for World {
             }
             assert_eq!(segment.previous, last.map(|last| last.blob), "not the next segment");
             assert!(last.is_none_or(|last| last.last < segment.first), "stored twice");
-            assert!(state.blobs.contains_key(&segment.name()), "noted before it is in the vault");
+            state.save(&segment.place())?;
+            assert!(state.blobs.contains_key(&segment.name()), "noted and not in the vault");
+            state.unnamed.remove(&segment.name());
             state.segments.push(segment.clone());
             Ok(())
         })
@@ -383,13 +465,14 @@ impl Ledger for World {
 
 impl World {
     fn process(&self) -> PartCapture<World, World, World> {
-        let (full, long) = {
+        let (full, long, replica_set) = {
             let mut state = self.state();
-            (state.rng.random_range(500..4_000), state.rng.random_range(2_000..20_000))
+            let (full, long) = (state.rng.random_range(500..4_000), state.rng.random_range(2_000..20_000));
+            (full, long, state.replica_set.clone())
         };
         PartCapture {
             of: Of { cluster: cluster(), part: PartId::Shard("rs0".into()) },
-            replica_set: "rs0".into(),
+            replica_set,
             since: None,
             source: self.clone(),
             blobs: self.clone(),
@@ -484,6 +567,9 @@ async fn history(seed: u64) {
             (lives, faults, stop)
         };
         world.live(lives, faults, stop).await;
+        // No process runs for a while, and the sweep of another has not ended.
+        let down = world.state().rng.random_range(0..200);
+        tokio::time::sleep(Duration::from_secs(down)).await;
     }
     {
         let mut state = world.state();
@@ -493,6 +579,67 @@ async fn history(seed: u64) {
     }
     world.live(u32::MAX, 0, Some(Duration::from_secs(120))).await;
     world.check();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_never_answers_is_not_waited_for_at_a_stop() {
+    let world = World::new(1);
+    world.state().silent = true;
+    let (process, stop) = (world.process(), CancellationToken::new());
+    let begun = Instant::now();
+    let asked = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        stop.cancel();
+    };
+    let (end, ()) = tokio::join!(process.run(&stop), asked);
+    assert_eq!((end, begun.elapsed().as_secs()), (End::Stopped, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_is_never_answered_is_asked_again() {
+    let world = World::new(1);
+    world.state().silent = true;
+    let answers = async {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        world.state().silent = false;
+    };
+    tokio::join!(world.live(u32::MAX, 0, Some(Duration::from_secs(200))), answers);
+    assert!(world.state().stream.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_halt_says_what_to_do() {
+    let world = World::new(1);
+    world.live(u32::MAX, 0, Some(Duration::from_secs(60))).await;
+    {
+        let mut state = world.state();
+        state.append(doc! {"op": "n", "ns": "", "o": {}, "txnNumber": "one"});
+        state.committed = state.oplog.len();
+    }
+    let (process, stop) = (world.process(), CancellationToken::new());
+    let stopped = async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        stop.cancel();
+    };
+    tokio::join!(process.run(&stop), stopped);
+    let report = process.figures.report(Timestamp::UNIX_EPOCH);
+    let (_, why) = report.trouble.unwrap();
+    assert!(report.halted && why.contains("txnNumber") && why.contains("remove the cluster"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_the_name_of_a_shard_that_left_does_not_go_on_with_its_stream() {
+    let world = World::new(1);
+    world.live(u32::MAX, 0, Some(Duration::from_secs(60))).await;
+    let last = world.state().segments.last().unwrap().clone();
+    world.state().replica_set = "other".into();
+    world.live(u32::MAX, 0, Some(Duration::from_secs(60))).await;
+    let state = world.state();
+    let stream = state.stream.as_ref().unwrap();
+    assert_eq!(stream.replica_set, "other");
+    let [gap] = &state.gaps[..] else { panic!("{:?}", state.gaps) };
+    assert_eq!((gap.cause, gap.until), (GapCause::ShardAway, stream.complete_from));
+    assert!(gap.after <= last.last.time && gap.detail.contains("rs0") && gap.detail.contains("other"), "{gap:?}");
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use stillpoint_catalog::{Catalog, Lease, Page};
 use stillpoint_core::checkpoint::{Checkpoint, Failure, PartId, Reason, State};
-use stillpoint_core::stream::{OpenTransaction, Segment, Stream, place};
+use stillpoint_core::stream::{Gap, GapCause, OpenTransaction, Segment, Stream, place};
 use stillpoint_core::{CheckpointId, ClusterTime, OpTime};
 use stillpoint_vault::Vault;
 
@@ -23,24 +23,39 @@ struct World {
 const PART: PartId = PartId::ConfigServers;
 
 impl World {
+    /// A cluster that goes on and on: another part's newest entry is later than all that the tests ask for.
     async fn new() -> World {
+        let world = World::at_rest().await;
+        let part = PartId::Shard("rs0".into());
+        world.begin(&part).await;
+        world.segment_of(&part, 200_000, 200_001, vec![]).await;
+        world
+    }
+
+    async fn at_rest() -> World {
         // As the disk's clock has it; cluster times have no fractions of a second.
         let file = tempfile::NamedTempFile::new().unwrap();
         let began = Timestamp::try_from(file.as_file().metadata().unwrap().modified().unwrap()).unwrap();
         let began = Timestamp::from_second(began.as_second()).unwrap();
         let Fixture { folder, catalog, vault, cluster, lease } = Fixture::new(began).await;
+        assert_eq!(cluster.id, lease.cluster);
+        let world = World { folder, catalog, vault, lease, began };
+        world.begin(&PART).await;
+        world
+    }
+
+    async fn begin(&self, part: &PartId) {
         let stream = Stream {
-            cluster: cluster.id,
-            part: PART,
-            replica_set: "cfg".into(),
-            from: ClusterTime::at(began),
-            complete_from: ClusterTime::at(began),
-            since: ClusterTime::at(began),
-            began,
+            cluster: self.lease.cluster,
+            part: part.clone(),
+            replica_set: "set".into(),
+            from: self.time(0),
+            complete_from: self.time(0),
+            since: self.time(0),
+            began: self.began,
             ended: None,
         };
-        catalog.begin_stream(&lease, &stream, None).await.unwrap();
-        World { folder, catalog, vault, lease, began }
+        self.catalog.begin_stream(&self.lease, &stream, None).await.unwrap();
     }
 
     fn after(&self, hours: i64) -> Timestamp {
@@ -58,13 +73,17 @@ impl World {
 
     /// Stores a segment from one hour to just before another.
     async fn segment(&self, from: i64, to: i64, open: Vec<OpenTransaction>) -> Segment {
+        self.segment_of(&PART, from, to, open).await
+    }
+
+    async fn segment_of(&self, part: &PartId, from: i64, to: i64, open: Vec<OpenTransaction>) -> Segment {
         let (first, last) = (OpTime::new(self.time(from), 1), OpTime::new(self.time(to).before(), 1));
-        let name = place(self.lease.cluster, &PART, first.time);
+        let name = place(self.lease.cluster, part, first.time);
         let stored = self.vault.put(&name, Bytes::from(format!("{from} to {to}"))).await.unwrap();
-        let previous = self.catalog.last_segment(self.lease.cluster, &PART).await.unwrap().map(|last| last.blob);
+        let previous = self.catalog.last_segment(self.lease.cluster, part).await.unwrap().map(|last| last.blob);
         let segment = Segment {
             cluster: self.lease.cluster,
-            part: PART,
+            part: part.clone(),
             blob: stored.blob,
             previous,
             first,
@@ -81,9 +100,14 @@ impl World {
     }
 
     async fn checkpoint(&self, hour: i64) -> CheckpointId {
+        self.checkpoint_called(hour, hour).await
+    }
+
+    /// As if the host's clock had said another hour when it was asked for.
+    async fn checkpoint_called(&self, clock: i64, hour: i64) -> CheckpointId {
         let at = self.after(hour);
         let failure = Some(Failure { reason: Reason::TokenNotFound, detail: "gone".into() });
-        let id = CheckpointId::new(at, 1);
+        let id = CheckpointId::new(self.after(clock), 1);
         let queued = Checkpoint::queued(id, self.lease.cluster, at);
         let ended = Checkpoint { state: State::Failed, ended: Some(at), failure, cut: Some(self.time(hour)), ..queued };
         self.catalog.queue_checkpoint(&ended).await.unwrap();
@@ -98,7 +122,13 @@ impl World {
     }
 
     async fn blobs(&self) -> usize {
-        self.vault.list(SEGMENTS).count().await
+        let of_part = place(self.lease.cluster, &PART, ClusterTime::ZERO);
+        self.vault.list(of_part.rsplit_once('/').unwrap().0).count().await
+    }
+
+    /// Where a blob is on the disk.
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join("vault").join(name)
     }
 
     async fn expire(&self, hours: i64) {
@@ -165,8 +195,10 @@ async fn a_crash_at_any_moment_leaves_at_most_blobs_that_the_next_sweep_takes() 
     // Killed while it was stored.
     std::fs::write(world.folder.path().join("vault/oplog/lost/config/2-1#1"), "hal").unwrap();
     assert_eq!(world.sweep(23).await, 0, "it may be noted in a moment");
-    assert_eq!(world.sweep(25).await, 2);
+    assert_eq!(world.sweep(25).await, 1);
     assert_eq!(world.vault.leftovers().count().await, 0);
+    assert_eq!(world.sweep(48).await, 0, "a catalog that names it may be put back");
+    assert_eq!(world.sweep(50).await, 1);
 
     // Killed in the middle of a sweep: some blobs are gone, and still doomed.
     world.expire(24 + 5).await;
@@ -183,9 +215,122 @@ async fn a_crash_at_any_moment_leaves_at_most_blobs_that_the_next_sweep_takes() 
 
 #[tokio::test]
 async fn the_blobs_of_a_removed_cluster_go_after_the_grace() {
-    let world = World::new().await;
+    let world = World::at_rest().await;
     world.segment(0, 1, vec![]).await;
     world.catalog.remove_cluster(world.lease.cluster, world.after(30)).await.unwrap();
     assert_eq!(world.sweep(53).await, 0);
     assert_eq!((world.sweep(55).await, world.blobs().await), (1, 0));
+}
+
+#[tokio::test]
+async fn the_oldest_cut_is_kept_whatever_the_clock_said_when_its_checkpoint_was_asked_for() {
+    let world = World::new().await;
+    for hour in 0..40 {
+        world.segment(hour, hour + 1, vec![]).await;
+    }
+    // The clock was put back between the two.
+    world.checkpoint_called(20, 10).await;
+    world.checkpoint_called(5, 15).await;
+    let mut longer = world.setup(39);
+    longer.retention.checkpoints = SignedDuration::from_hours(48);
+    expire_once(&longer, &world.lease).await.unwrap();
+    assert_eq!(world.known().await, (10..40).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_clock_that_is_far_ahead_gives_nothing_up() {
+    let world = World::at_rest().await;
+    for hour in 0..30 {
+        world.segment(hour, hour + 1, vec![]).await;
+    }
+    let kept = world.checkpoint(20).await;
+    world.expire(100_000).await;
+    assert_eq!(world.known().await, (5..30).collect::<Vec<_>>(), "a day before the newest entry, and an hour begun");
+    assert!(world.catalog.checkpoint(world.lease.cluster, kept).await.unwrap().is_some());
+    // One that is behind keeps more.
+    world.expire(20).await;
+    assert_eq!(world.known().await, (5..30).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_transaction_that_was_open_over_many_segments_does_not_keep_what_is_before_it_for_ever() {
+    let world = World::new().await;
+    let first = OpTime::new(world.time(0), 1);
+    let open = OpenTransaction { session: "00".into(), number: 1, first, last: first, prepared: Some(first.time) };
+    let many = BATCH as i64 + 10;
+    for hour in 0..many {
+        world.segment(hour, hour + 1, vec![open.clone()]).await;
+    }
+    world.expire(many + 20).await;
+    assert_eq!(world.catalog.segment_totals(world.lease.cluster, &PART).await.unwrap().segments, many as u64);
+    for hour in many..many + 3 {
+        world.segment(hour, hour + 1, vec![]).await;
+    }
+    world.expire(many + 24 + 2).await;
+    assert_eq!(world.known().await, [many + 2]);
+}
+
+#[tokio::test]
+async fn a_gap_stays_while_a_segment_before_it_does() {
+    let world = World::new().await;
+    let first = OpTime::new(world.time(0), 1);
+    let open = OpenTransaction { session: "00".into(), number: 1, first, last: first, prepared: None };
+    for hour in 0..10 {
+        let open = if hour < 8 { vec![open.clone()] } else { vec![] };
+        world.segment(hour, hour + 1, open).await;
+    }
+    let gap = Gap {
+        part: PART,
+        after: world.time(2),
+        until: world.time(3),
+        cause: GapCause::SegmentMissing,
+        found: world.began,
+        detail: String::new(),
+    };
+    world.catalog.add_gap(world.lease.cluster, &gap).await.unwrap();
+    world.expire(24 + 6).await;
+    assert_eq!(world.known().await.len(), 10);
+    assert_eq!(world.catalog.gaps(world.lease.cluster).await.unwrap(), [gap]);
+    world.expire(24 + 9).await;
+    assert_eq!(world.known().await, [9]);
+    assert_eq!(world.catalog.gaps(world.lease.cluster).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_blob_that_cannot_be_deleted_is_in_no_others_way() {
+    let world = World::new().await;
+    for hour in 0..10 {
+        world.segment(hour, hour + 1, vec![]).await;
+    }
+    world.expire(24 + 5).await;
+    let stuck = world.catalog.doomed(world.after(60), 1).await.unwrap().pop().unwrap();
+    // No file has this name any more.
+    std::fs::remove_file(world.file(&stuck)).unwrap();
+    std::fs::create_dir(world.file(&stuck)).unwrap();
+    for _ in 0..2 {
+        let left = sweep_once(&world.setup(60)).await.unwrap_err().to_string();
+        assert!(left.starts_with(&format!("1 blobs could not be deleted, first {stuck}: ")), "{left}");
+        assert_eq!(world.catalog.doomed(world.after(60), 100).await.unwrap(), [stuck.as_str()]);
+        assert_eq!(world.blobs().await, 5);
+    }
+    std::fs::remove_dir(world.file(&stuck)).unwrap();
+    assert_eq!(world.sweep(60).await, 1);
+}
+
+#[tokio::test]
+async fn a_blob_that_is_stored_again_is_saved_unless_its_deletion_has_begun() {
+    let world = World::new().await;
+    let (name, content) = ("oplog/again/config/1-1", Bytes::from_static(b"the same"));
+    let stored = world.vault.put(name, content.clone()).await.unwrap();
+    world.sweep(25).await;
+    let all = world.catalog.doomed(world.after(60), 100).await.unwrap();
+    assert_eq!(all, [format!("{name}-{}", stored.blob)]);
+    world.catalog.keep_blobs(name).await.unwrap();
+    assert_eq!(world.sweep(60).await, 0, "it is doomed anew");
+    assert_eq!(world.catalog.condemn(&all).await.unwrap(), all);
+    let refused = world.catalog.keep_blobs(name).await;
+    assert!(matches!(refused, Err(CatalogError::BeingDeleted(_))), "{refused:?}");
+    // As after a kill in between.
+    assert_eq!(world.sweep(60).await, 1);
+    world.catalog.keep_blobs(name).await.unwrap();
 }

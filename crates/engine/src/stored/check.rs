@@ -14,7 +14,7 @@ use stillpoint_vault::Vault;
 use super::StoredError;
 use super::chain::{Chain, Joint};
 use super::fetch::{Fault, fetch, read_through};
-use super::lost::{Lost, known};
+use super::lost::{Lost, is_of, known};
 use super::segments::Segments;
 use crate::Clock;
 
@@ -112,22 +112,28 @@ impl Check {
         let mut gaps = self.catalog.gaps(cluster).await?;
         gaps.retain(|gap| gap.part == *part);
         let (of_segments, runs): (Vec<_>, Vec<_>) = gaps.into_iter().partition(|gap| is_of_a_segment(gap.cause));
-        let mut stale = known(of_segments);
+        let mut known = known(of_segments);
         let mut segments =
             Segments::new(self.catalog.clone(), cluster, part.clone(), ClusterTime::ZERO, ClusterTime::MAX);
-        let (mut chain, mut oldest, mut done) = (Chain::default(), None, 0);
+        let (mut chain, mut done) = (Chain::default(), 0);
         while let Some(segment) = segments.next().await? {
             progress(&Progress { cluster, part, done, segments: total });
-            oldest = oldest.min(Some(segment.first.time)).or(Some(segment.first.time));
             let reached = chain.reached();
             let (joint, previous) = chain.take(&segment);
-            let read = self.read(&segment).await?;
-            if let Err(fault) = read.and_then(|()| follows(joint, reached, &segment, &runs)) {
-                let lost = Lost { segment: &segment, previous: previous.as_ref(), fault: &fault };
-                // It may have been given up meanwhile.
-                if let Some(gap) = lost.note(&self.catalog, &stale, (self.clock)()).await? {
-                    stale.remove(&(gap.after, gap.until));
-                    report.add(&segment, fault, gap);
+            let read = self.read(&segment, previous.as_ref()).await?;
+            match read.and_then(|()| follows(joint, reached, &segment, &runs)) {
+                // Of what was given up nothing is known: its gap stays until its own time is over.
+                Ok(()) => {
+                    for (_, gap) in known.extract_if(.., |_, gap| is_of(gap, &segment)) {
+                        self.mended(cluster, gap, report).await?;
+                    }
+                }
+                Err(fault) => {
+                    let lost = Lost { segment: &segment, previous: previous.as_ref(), fault: &fault };
+                    // It may have been given up meanwhile.
+                    if let Some(gap) = lost.note(&self.catalog, &known, (self.clock)()).await? {
+                        report.add(&segment, fault, gap);
+                    }
                 }
             }
             done += 1;
@@ -135,16 +141,11 @@ impl Check {
             report.entries += segment.entries;
             report.stored += segment.stored;
         }
-        // Of what was given up nothing is known: its gap stays until its own time is over.
-        stale.retain(|(after, _), _| oldest.is_some_and(|oldest| oldest <= after.after()));
-        for gap in stale.into_values() {
-            self.mended(cluster, gap, report).await?;
-        }
         Ok(())
     }
 
-    async fn read(&self, segment: &Segment) -> Result<Result<(), Fault>, StoredError> {
-        Ok(match fetch(&self.vault, segment).await? {
+    async fn read(&self, segment: &Segment, previous: Option<&Segment>) -> Result<Result<(), Fault>, StoredError> {
+        Ok(match fetch(&self.vault, segment, previous).await? {
             Ok(reader) => read_through(reader).await,
             Err(fault) => Err(fault),
         })

@@ -34,10 +34,15 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The segment that the record is of; of its entries nothing is known yet.
-pub(super) async fn fetch(vault: &Vault, record: &Segment) -> Result<Result<SegmentReader, Fault>, VaultError> {
+/// The segment that the record is of, and which follows `previous`, if that is known; of its entries nothing
+/// is known yet.
+pub(super) async fn fetch(
+    vault: &Vault,
+    record: &Segment,
+    previous: Option<&Segment>,
+) -> Result<Result<SegmentReader, Fault>, VaultError> {
     match vault.get(&record.name(), record.blob).await {
-        Ok(content) => Ok(open(content, record)),
+        Ok(content) => Ok(open(content, record, previous)),
         Err(VaultError::Missing { .. }) => Ok(Err(Fault::Missing)),
         Err(VaultError::Damaged { why, .. }) => Ok(Err(Fault::Damaged(why))),
         Err(e @ VaultError::TooLarge { .. }) => Ok(Err(Fault::Damaged(e.to_string()))),
@@ -45,14 +50,18 @@ pub(super) async fn fetch(vault: &Vault, record: &Segment) -> Result<Result<Segm
     }
 }
 
-fn open(content: Bytes, record: &Segment) -> Result<SegmentReader, Fault> {
+fn open(content: Bytes, record: &Segment, before: Option<&Segment>) -> Result<SegmentReader, Fault> {
     let damaged = |why: String| Err(Fault::Damaged(why));
     let reader = match SegmentReader::open(content, Limits::default()) {
         Ok(reader) => reader,
         Err(why) => return damaged(why.to_string()),
     };
-    // Of the transactions the header says which are open before it, and the record those after it.
-    let Header { cluster, part, first, last, entries, bytes, previous, open: _ } = reader.header();
+    let Header { cluster, part, first, last, entries, bytes, previous, open } = reader.header();
+    // The record says which transactions are open after it.
+    let open_before = match (record.previous, before) {
+        (None, _) => Some(&[][..]),
+        (Some(_), before) => before.map(|before| &before.open[..]),
+    };
     let agree = [
         (*cluster == record.cluster, "cluster"),
         (*part == record.part.key(), "part"),
@@ -61,6 +70,7 @@ fn open(content: Bytes, record: &Segment) -> Result<SegmentReader, Fault> {
         (*entries == record.entries, "number of entries"),
         (*bytes == record.bytes, "length"),
         (*previous == record.previous, "predecessor"),
+        (open_before.is_none_or(|before| before == open), "transactions that are open before it"),
     ];
     match agree.iter().find(|(same, _)| !same) {
         Some((_, what)) => damaged(format!("its header and its record in the catalog do not have the same {what}")),

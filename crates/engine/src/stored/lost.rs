@@ -32,9 +32,14 @@ pub(super) struct Lost<'a> {
     pub fault: &'a Fault,
 }
 
+/// Whether a gap is that of this segment: its detail begins with the segment's name.
+pub(super) fn is_of(gap: &Gap, segment: &Segment) -> bool {
+    gap.detail.strip_prefix(&segment.name()).is_some_and(|rest| rest.starts_with(','))
+}
+
 impl Lost<'_> {
-    /// Notes the gap, and says so, unless it is among the `known`. `None` if the segment is no longer kept:
-    /// then nothing is lost.
+    /// Notes the gap, and says so, unless it is among the `known`; what was known of this segment and is not
+    /// so any more is forgotten. `None` if the segment is no longer kept: then nothing is lost.
     pub async fn note(
         &self,
         catalog: &Arc<dyn Catalog>,
@@ -51,6 +56,7 @@ impl Lost<'_> {
         if let Some(known) = known.get(&(after, until)).filter(|known| known.cause == fault.cause()) {
             return Ok(Some(known.clone()));
         }
+        let outdated: Vec<_> = known.values().filter(|gap| is_of(gap, segment)).collect();
         let gap = Gap {
             part: segment.part.clone(),
             after,
@@ -65,6 +71,11 @@ impl Lost<'_> {
             ),
         };
         catalog.add_gap(segment.cluster, &gap).await?;
+        for Gap { part, after, until, .. } in
+            outdated.into_iter().filter(|old| (old.after, old.until) != (after, until))
+        {
+            catalog.remove_gap(segment.cluster, part, *after, *until).await?;
+        }
         tracing::error!(cluster = %segment.cluster, part = %segment.part, "a stored segment is lost. {gap} ({})", gap.detail);
         Ok(Some(gap))
     }
@@ -78,21 +89,20 @@ impl Lost<'_> {
         Ok(found.as_ref().map_or_else(|| self.segment.first.time.before(), whole_until))
     }
 
+    /// While a transaction is open that has entries in it, no time is whole: it may be committed as of any.
     async fn until(&self, catalog: &Arc<dyn Catalog>) -> Result<ClusterTime, CatalogError> {
         if let Some(time) = whole_from(self.segment, []) {
             return Ok(time);
         }
         let mut later = between(catalog, self.segment, self.segment.last.time, ClusterTime::MAX);
-        let mut stored = self.segment.last.time;
         while let Some(segment) = later.next().await? {
-            stored = stored.max(segment.last.time);
             if segment.blob != self.segment.blob
                 && let Some(time) = whole_from(self.segment, [&segment])
             {
                 return Ok(time);
             }
         }
-        Ok(stored.after())
+        Ok(ClusterTime::MAX)
     }
 }
 

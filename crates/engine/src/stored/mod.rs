@@ -27,6 +27,7 @@ use stillpoint_vault::VaultError;
 pub use check::{Check, Found, Progress, Report};
 pub use fetch::Fault;
 pub use read::StoredOplog;
+pub(crate) use segments::oldest;
 
 /// Why entries cannot be had.
 #[derive(Debug, thiserror::Error)]

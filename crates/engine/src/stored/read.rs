@@ -138,7 +138,7 @@ impl Reading {
         if reached.is_some_and(|reached| segment.last.time <= reached) {
             return Ok(());
         }
-        match fetch(&self.of.vault, &segment).await? {
+        match fetch(&self.of.vault, &segment, previous.as_ref()).await? {
             Ok(reader) => {
                 let from = self.from.max(reached.map(ClusterTime::after)).unwrap_or(ClusterTime::ZERO);
                 let (batches, thread) = read(reader, from, self.to.unwrap_or(ClusterTime::MAX));

@@ -60,7 +60,7 @@ impl Segments {
 }
 
 /// The oldest that is stored of a part.
-pub(super) async fn oldest(
+pub(crate) async fn oldest(
     catalog: &dyn Catalog,
     cluster: ClusterId,
     part: &PartId,

@@ -6,10 +6,13 @@ use bson::{Document, doc};
 use stillpoint_catalog::Catalog;
 use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::{PartId, State};
-use stillpoint_core::stream::{CaptureReport, GapCause};
+use stillpoint_core::stream::{CaptureReport, GapCause, Position};
 use stillpoint_lab::transaction::Transaction;
 use stillpoint_lab::wait::until;
 use stillpoint_lab::{Lab, ReplicaSet};
+use stillpoint_mongo::tail::Opened;
+use stillpoint_mongo::{ClusterLink, PartLink};
+use stillpoint_oplog::Entry;
 
 use crate::captured::{
     assert_all, assert_part, assert_stored_tokens, majority, prepared, prepared_of, segments, server_of, shard,
@@ -158,16 +161,67 @@ async fn an_oplog_is_not_overwritten_while_a_transaction_in_it_is_prepared() {
     roll_over(lab.shard(0)).await;
 }
 
+/// The part of a lab's only shard, as capture has it.
+async fn link_of(lab: &Lab) -> PartLink {
+    let cluster = ClusterLink::connect(&lab.uri().into()).await.unwrap();
+    cluster.parts().await.unwrap().into_iter().find(|part| part.id == shard(0)).unwrap()
+}
+
+/// Opens the oplog of a part where it was left, once its members answer: the first entry, or why not.
+async fn opened(part: &PartLink, position: Position) -> Result<ClusterTime, String> {
+    let open = || async { part.tail(position).await.ok() };
+    match until(SOON, open).await.expect("the oplog cannot be opened") {
+        Opened::Tail(_, batch) => Ok(Entry::read(batch.entries().next().unwrap().unwrap()).unwrap().at.time),
+        Opened::RolledOver { oldest } => Err(format!("rolled over, it begins at {oldest}")),
+        Opened::Diverged { instead } => Err(format!("diverged, there is {instead}")),
+    }
+}
+
+/// A member that was resynced has the entries since then only. What the others have is not lost.
+#[tokio::test]
+async fn an_oplog_is_captured_though_it_begins_later_on_some_members() {
+    let lab = Lab::builder().shards(1).members(3).start().await.unwrap();
+    let (mut server, vault) = server_of(&lab).await;
+    until_stored(&lab, &server, &shard(0), SOON).await;
+    server.stop().await;
+    let set = lab.shard(0);
+    let stored = server.catalog().last_segment(server.cluster(), &shard(0)).await.unwrap().unwrap().last;
+    note(set, "while no server runs").await;
+    let primary = set.primary().await.unwrap();
+    let secondaries: Vec<_> = (0..3).filter(|member| *member != primary).collect();
+    for member in &secondaries {
+        set.resync(*member).await.unwrap();
+    }
+    // Both secondaries begin too late.
+    let part = link_of(&lab).await;
+    assert_eq!(opened(&part, Position::At(stored.time)).await, Ok(stored.time));
+    assert_eq!(opened(&part, Position::After(stored)).await, Ok(stored.time));
+    server.serve(None).await;
+    server.complete().await;
+    assert_all(&lab, &server, &vault, SOON).await;
+    assert_eq!(server.gaps().await, []);
+    server.stop().await;
+
+    // The primary begins too late, and the only secondary does not.
+    let primary = set.step_down().await.unwrap();
+    let young = secondaries.into_iter().find(|member| *member != primary).unwrap();
+    set.kill(young).await.unwrap();
+    let part = link_of(&lab).await;
+    assert_eq!(opened(&part, Position::At(stored.time)).await, Ok(stored.time));
+    assert_eq!(opened(&part, Position::After(stored)).await, Ok(stored.time));
+}
+
 #[tokio::test]
 async fn a_shard_that_is_added_is_captured_from_then_on_and_one_that_is_removed_to_its_end() {
     let lab = lab_of(Lab::builder().shards(3).added(2)).await;
-    let (server, vault) = server_of(&lab).await;
+    let (mut server, vault) = server_of(&lab).await;
     until_stored(&lab, &server, &shard(0), SOON).await;
     let before = majority(lab.shard(2)).await;
     lab.add_shard(2).await.unwrap();
     note(lab.shard(2), "while nobody may know it yet").await;
     let written = majority(lab.shard(2)).await;
-    let begun = || async { server.catalog().stream(server.cluster(), &shard(2)).await.unwrap() };
+    let (catalog, cluster) = (server.catalog(), server.cluster());
+    let begun = || async { catalog.stream(cluster, &shard(2)).await.unwrap() };
     let stream = until(SOON, begun).await.expect("the new shard is not captured");
     until_stored_up_to(&server, &shard(2), written, SOON).await;
     let captured = assert_part(&lab, &server, &vault, &shard(2)).await;
@@ -198,6 +252,26 @@ async fn a_shard_that_is_added_is_captured_from_then_on_and_one_that_is_removed_
     assert_eq!((&gap.part, gap.cause, gap.until), (&shard(2), GapCause::ShardAway, stream.complete_from));
     assert!(gap.after >= last && gap.after < gap.until, "{gap:?}");
     server.complete().await;
+
+    // It goes while no server runs: what it had last is missing until it is back.
+    server.stop().await;
+    let first = gap.clone();
+    note(lab.shard(2), "nobody reads it").await;
+    lab.remove_shard(2).await.unwrap();
+    server.serve(None).await;
+    let ended = || async { server.catalog().stream(server.cluster(), &shard(2)).await.unwrap().unwrap().ended };
+    until(SOON, ended).await.expect("the removed shard's stream has not ended");
+    let gaps = server.gaps().await;
+    let [before, gap] = &gaps[..] else { panic!("{gaps:?}") };
+    assert_eq!((before, gap.cause, gap.until), (&first, GapCause::ShardAway, ClusterTime::MAX));
+    lab.add_shard(2).await.unwrap();
+    until(SOON, || async { ended().await.is_none().then_some(()) })
+        .await
+        .expect("the shard that is back is not captured");
+    let stream = server.catalog().stream(server.cluster(), &shard(2)).await.unwrap().unwrap();
+    let gaps = server.gaps().await;
+    let [before, back] = &gaps[..] else { panic!("{gaps:?}") };
+    assert_eq!((before, back.after, back.until), (&first, gap.after, stream.complete_from));
 }
 
 #[tokio::test]

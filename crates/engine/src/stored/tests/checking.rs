@@ -1,6 +1,7 @@
 use stillpoint_core::ClusterTime;
 use stillpoint_core::stream::GapCause;
 
+use super::world::open;
 use super::{World, time};
 use crate::stored::{Fault, StoredError};
 
@@ -81,6 +82,20 @@ async fn content_that_is_not_what_the_record_says_is_damage() {
     let why: Vec<_> = report.found.iter().map(|found| found.fault.to_string()).collect();
     assert!(why[0].contains("this is no segment") && why[1].contains("the same last entry"), "{why:?}");
     assert_eq!(world.gaps().await.len(), 2);
+}
+
+#[tokio::test]
+async fn other_transactions_than_were_open_before_it_are_damage() {
+    let mut world = World::new().await;
+    world.store(1, 10, vec![open(5, 5)]).await;
+    world.store(11, 20, vec![open(5, 5)]).await;
+    assert!(world.check().await.is_whole());
+    let other = world.content_after(vec![], 21, 30);
+    world.put(other, 21, 30, vec![]).await;
+    let report = world.check().await;
+    assert_eq!(report.damaged, 1);
+    let why = report.found[0].fault.to_string();
+    assert!(why.contains("the same transactions that are open before it"), "{why}");
 }
 
 #[tokio::test]

@@ -105,10 +105,16 @@ impl World {
     }
 
     pub fn content(&self, first: u32, last: u32) -> Vec<u8> {
+        let open = self.previous.as_ref().map_or_else(Vec::new, |segment| segment.open.clone());
+        self.content_after(open, first, last)
+    }
+
+    /// The same with these transactions open before it.
+    pub fn content_after(&self, open: Vec<OpenTransaction>, first: u32, last: u32) -> Vec<u8> {
         let mut writer = SegmentWriter::new(3, 200).unwrap();
         (first..=last).for_each(|second| writer.push(&entry(second), at(second)).unwrap());
         let previous = self.previous.as_ref().map(|segment| segment.blob);
-        writer.seal(Seal { cluster: self.cluster, part: self.part.clone(), previous, open: vec![] }).unwrap()
+        writer.seal(Seal { cluster: self.cluster, part: self.part.clone(), previous, open }).unwrap()
     }
 
     /// Stores this content, whatever it is, as the entries of these seconds.

@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use stillpoint_catalog::{Catalog, Cluster};
+use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::stream::{CaptureReport, Gap};
 
@@ -100,13 +101,15 @@ impl Standing {
         }
         lines.extend(self.parts.iter().map(Part::line));
         lines.extend(self.gaps.iter().map(|gap| {
+            let until = match gap.until {
+                ClusterTime::MAX => "on".into(),
+                until => format!("to {until} ({})", until.date()),
+            };
             format!(
-                "{}: a GAP from {} ({}) to {} ({}). {} {}",
+                "{}: a GAP from {} ({}) {until}. {} {}",
                 gap.part,
                 gap.after,
                 gap.after.date(),
-                gap.until,
-                gap.until.date(),
                 gap.cause.sentence(),
                 gap.detail
             )
@@ -177,7 +180,6 @@ fn hours(seconds: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use stillpoint_core::ClusterTime;
     use stillpoint_core::stream::GapCause;
 
     use super::*;

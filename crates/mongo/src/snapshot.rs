@@ -1,0 +1,165 @@
+//! A part's collections as of a cluster time: raw, in batches, with snapshot read concern.
+//!
+//! The server keeps the past for `minSnapshotHistoryWindowInSeconds`, 300 by default. A collection is read by
+//! its UUID, so that a rename does not matter; one that was made, renamed or changed after the time that is
+//! asked for cannot be read as of it, on MongoDB 6.0 and before.
+
+use bson::raw::{RawDocument, RawDocumentBuf};
+use bson::spec::BinarySubtype;
+use bson::{Binary, RawBson, RawBsonRef, rawdoc};
+use bson::raw::cstr;
+use futures::StreamExt;
+use mongodb::error::{Error, ErrorKind};
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
+use stillpoint_core::ClusterTime;
+
+use crate::error::MongoError;
+use crate::part::{PartLink, timestamp};
+use crate::privileges::READ_DATA;
+use crate::tail::secondaries_first;
+
+/// `SnapshotTooOld` and `SnapshotUnavailable`.
+const TOO_OLD: i32 = 239;
+const UNAVAILABLE: i32 = 246;
+const NAMESPACE_NOT_FOUND: i32 = 26;
+const CURSOR_LIMIT_MS: i32 = 60_000;
+
+/// In which order documents are read.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Order {
+    /// That of the `_id` index, from this `_id` on, itself included, or from the beginning.
+    ById { from: Option<RawBson> },
+    /// That in which the collection has them: of a capped collection, or where the index of `_id` has a collation.
+    Natural,
+}
+
+/// Why documents cannot be read as of a time.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Another, later time may do.
+    #[error("{part} cannot read {what} as of {at}: {why}")]
+    Unavailable { part: String, what: String, at: ClusterTime, why: String },
+    #[error("{part} has no such collection any more: {what}")]
+    Gone { part: String, what: String },
+    #[error(transparent)]
+    Mongo(#[from] MongoError),
+}
+
+/// The documents of a collection, being read.
+pub struct Documents {
+    part: PartLink,
+    what: String,
+    at: Option<ClusterTime>,
+    cursor: Box<RawBatchCursor>,
+}
+
+/// Some documents, in order.
+pub struct Batch(RawBatch);
+
+impl Batch {
+    pub fn documents(&self) -> impl Iterator<Item = Result<&RawDocument, String>> {
+        let (array, broken) = match self.0.doc_slices() {
+            Ok(array) => (Some(array), None),
+            Err(e) => (None, Some(e.to_string())),
+        };
+        let documents = array.into_iter().flatten().map(|element| match element {
+            Ok(RawBsonRef::Document(document)) => Ok(document),
+            Ok(_) => Err("it is no document".into()),
+            Err(e) => Err(e.to_string()),
+        });
+        broken.map(Err).into_iter().chain(documents)
+    }
+}
+
+impl PartLink {
+    /// Every collection and view of the part as of `at`, each as `$listCatalog` has it.
+    pub async fn catalogue_at(&self, at: ClusterTime) -> Result<Vec<RawDocumentBuf>, ReadError> {
+        let command = rawdoc! {
+            "aggregate": 1,
+            "pipeline": [{"$listCatalog": {}}],
+            "cursor": {},
+            "readConcern": {"level": "snapshot", "atClusterTime": timestamp(at)},
+            "maxTimeMS": CURSOR_LIMIT_MS,
+        };
+        let what = "the catalogue".to_owned();
+        let mut documents = self.open("admin", command, what, Some(at)).await?;
+        let mut all = Vec::new();
+        while let Some(batch) = documents.next().await? {
+            for document in batch.documents() {
+                let document = document.map_err(|why| self.not_understood(&READ_DATA, why))?;
+                all.push(document.to_owned());
+            }
+        }
+        Ok(all)
+    }
+
+    /// A collection's documents as of `at`, or as a majority has them now: capped collections cannot be read
+    /// as of a time.
+    pub async fn documents(
+        &self,
+        db: &str,
+        collection: [u8; 16],
+        at: Option<ClusterTime>,
+        order: Order,
+    ) -> Result<Documents, ReadError> {
+        let uuid = Binary { subtype: BinarySubtype::Uuid, bytes: collection.to_vec() };
+        let concern = match at {
+            Some(at) => rawdoc! {"level": "snapshot", "atClusterTime": timestamp(at)},
+            None => rawdoc! {"level": "majority"},
+        };
+        let mut command =
+            rawdoc! {"find": uuid, "readConcern": concern, "maxTimeMS": CURSOR_LIMIT_MS, "noCursorTimeout": false};
+        match order {
+            Order::Natural => command.append(cstr!("hint"), rawdoc! {"$natural": 1}),
+            Order::ById { from } => {
+                command.append(cstr!("hint"), rawdoc! {"_id": 1});
+                if let Some(from) = from {
+                    // Unlike a comparison in a filter, it goes on among values of other types.
+                    let mut min = RawDocumentBuf::new();
+                    min.append(cstr!("_id"), from);
+                    command.append(cstr!("min"), min);
+                }
+            }
+        }
+        let what = format!("collection {} of {db}", bson::Uuid::from_bytes(collection));
+        self.open(db, command, what, at).await
+    }
+
+    async fn open(
+        &self,
+        db: &str,
+        command: RawDocumentBuf,
+        what: String,
+        at: Option<ClusterTime>,
+    ) -> Result<Documents, ReadError> {
+        let database = self.client.database(db);
+        let cursor =
+            database.run_raw_cursor_command(command).selection_criteria(secondaries_first()).batch().await;
+        match cursor {
+            Ok(cursor) => Ok(Documents { part: self.clone(), what, at, cursor: Box::new(cursor) }),
+            Err(error) => Err(self.read_error(&error, what, at)),
+        }
+    }
+
+    fn read_error(&self, error: &Error, what: String, at: Option<ClusterTime>) -> ReadError {
+        let part = self.id.to_string();
+        match (error.kind.as_ref(), at) {
+            (ErrorKind::Command(e), Some(at)) if matches!(e.code, TOO_OLD | UNAVAILABLE) => {
+                ReadError::Unavailable { part, what, at, why: e.message.clone() }
+            }
+            (ErrorKind::Command(e), _) if e.code == NAMESPACE_NOT_FOUND => ReadError::Gone { part, what },
+            _ => ReadError::Mongo(MongoError::from_driver(&self.id, &READ_DATA, error)),
+        }
+    }
+}
+
+impl Documents {
+    /// The next batch; none at the end.
+    pub async fn next(&mut self) -> Result<Option<Batch>, ReadError> {
+        match self.cursor.next().await {
+            None => Ok(None),
+            Some(Ok(batch)) => Ok(Some(Batch(batch))),
+            Some(Err(error)) => Err(self.part.read_error(&error, self.what.clone(), self.at)),
+        }
+    }
+}
