@@ -8,6 +8,8 @@ pub mod digest_header;
 pub mod json_body;
 pub mod query;
 pub mod segment;
+pub mod snapshot;
+pub mod update;
 
 #[cfg(not(feature = "libfuzzer"))]
 pub mod blind;

@@ -149,6 +149,14 @@ impl Transactions {
         open
     }
 
+    /// The first entry of the transaction that the entry just [seen](Self::see) left open.
+    pub fn first(&self, entry: &Entry<'_>) -> Option<OpTime> {
+        match entry.session {
+            Some(session) => self.sessions.get(session.id).filter(|open| open.last == entry.at).map(|open| open.first),
+            None => self.batches.iter().find(|batch| batch.last == entry.at).map(|batch| batch.first),
+        }
+    }
+
     /// The first entry of the oldest that is open: what must be kept to go on from here.
     pub fn oldest(&self) -> Option<OpTime> {
         let sessions = self.sessions.values().map(|open| open.first);

@@ -3,7 +3,7 @@
 use stillpoint_core::stream::OpenTransaction;
 use stillpoint_core::{ClusterTime, OpTime};
 
-use super::{Outcome, TransactionError, Transactions};
+use super::{Outcome, Resolution, TransactionError, Transactions};
 use crate::entry::{Entry, EntryError};
 
 /// A transaction that is prepared at or before a time and ended by an entry after it, or by none.
@@ -54,7 +54,8 @@ impl Unresolved {
     {
         let mut cut = Cut::new(t, open, complete_from)?;
         for entry in entries {
-            if cut.see(&Entry::read(entry?.as_ref())?)? {
+            cut.see(&Entry::read(entry?.as_ref())?)?;
+            if cut.is_complete() {
                 break;
             }
         }
@@ -105,14 +106,14 @@ impl Cut {
         Ok(Cut { table, found, pending: 0 })
     }
 
-    /// Takes the next entry, and says whether no more are needed.
-    pub fn see(&mut self, entry: &Entry<'_>) -> Result<bool, TransactionError> {
+    /// Takes the next entry: the end of a transaction, if it is one.
+    pub fn see<'a>(&mut self, entry: &Entry<'a>) -> Result<Option<Resolution<'a>>, TransactionError> {
         if !self.found.passed() && entry.at.time > self.found.at {
             self.pass();
         }
         let resolution = self.table.see(entry)?;
         self.found.read = Some(entry.at);
-        if let Some(resolution) = resolution
+        if let Some(resolution) = &resolution
             && self.pending > 0
             && resolution.prepared.is_some_and(|prepared| prepared <= self.found.at)
             && let Some(session) = resolution.session
@@ -124,7 +125,12 @@ impl Cut {
                 self.pending -= 1;
             }
         }
-        Ok(self.found.passed() && self.pending == 0)
+        Ok(resolution)
+    }
+
+    /// Whether no more entries are needed.
+    pub fn is_complete(&self) -> bool {
+        self.found.passed() && self.pending == 0
     }
 
     /// What is known by now.

@@ -1,0 +1,299 @@
+//! What a stream says about each collection and each document: the second of the two passes.
+
+use std::collections::BTreeMap;
+
+use bson::raw::{RawDocument, RawDocumentBuf, cstr};
+use stillpoint_core::stream::OpenTransaction;
+use stillpoint_core::{ClusterTime, OpTime};
+use stillpoint_oplog::entry::What;
+use stillpoint_oplog::{Entry, Kind, Transactions};
+
+use crate::catalogue::Catalogue;
+use crate::error::FoldError;
+use crate::key;
+use crate::operation::{Change, Command, Operation, OperationError, Uuid, Write, operations};
+use crate::outcomes::Committed;
+use crate::sort::{Budget, Moment, Sorted, Sorter};
+
+/// A change as it is sorted: a byte that tells what it is, and documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Payload<'a> {
+    Insert {
+        document: &'a [u8],
+        upsert: bool,
+    },
+    Update {
+        update: &'a [u8],
+        /// What it is an update of if there is no document: see [`Write::upsert`].
+        upsert: Option<&'a [u8]>,
+    },
+    Delete {
+        upsert: bool,
+    },
+}
+
+const INSERT: u8 = 1;
+const UPDATE: u8 = 2;
+const DELETE: u8 = 3;
+const UPSERT: u8 = 0x80;
+
+impl<'a> Payload<'a> {
+    pub fn split(bytes: &'a [u8]) -> Option<Payload<'a>> {
+        let (tag, rest) = bytes.split_first()?;
+        let upsert = tag & UPSERT != 0;
+        match tag & !UPSERT {
+            INSERT => Some(Payload::Insert { document: rest, upsert }),
+            UPDATE if upsert => {
+                let length = i32::from_le_bytes(*rest.first_chunk()?);
+                let (id, update) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+                Some(Payload::Update { update, upsert: Some(id) })
+            }
+            UPDATE => Some(Payload::Update { update: rest, upsert: None }),
+            DELETE => Some(Payload::Delete { upsert }),
+            _ => None,
+        }
+    }
+}
+
+/// Namespaces that each server writes by itself: their entries, where there are any, tell of a part only.
+pub fn is_derived(ns: &str) -> bool {
+    ns.starts_with("local.")
+        || matches!(
+            ns,
+            "config.transactions"
+                | "config.image_collection"
+                | "config.system.preimages"
+                | "config.system.change_collection"
+        )
+}
+
+/// Takes the entries of a stream, and sorts what they do after `from` and up to T.
+#[derive(Debug)]
+pub struct Gather {
+    /// The time as of which `catalogue` was read.
+    from: ClusterTime,
+    committed: Committed,
+    table: Transactions,
+    catalogue: Catalogue,
+    sorter: Sorter,
+    /// When a collection last lost all its documents at once.
+    emptied: BTreeMap<Uuid, Moment>,
+    /// Commands of transactions, until their time has come.
+    later: BTreeMap<Moment, Later>,
+    /// The last command that was applied.
+    applied: Option<Moment>,
+}
+
+#[derive(Debug)]
+struct Later {
+    at: OpTime,
+    entry: Vec<u8>,
+}
+
+/// What the stream says, and what is there at T but for the documents.
+#[derive(Debug)]
+pub struct Gathered {
+    pub catalogue: Catalogue,
+    pub changes: Sorted,
+    pub emptied: BTreeMap<Uuid, Moment>,
+    /// How much of it is on disk.
+    pub spilled: u64,
+}
+
+impl Gather {
+    /// `catalogue` is as of `from`; `open` and `complete_from` as in [`Transactions::new`], for the place where
+    /// the entries begin: at the first entry of the oldest transaction that is open at `from`, or before it.
+    pub fn new(
+        catalogue: Catalogue,
+        from: ClusterTime,
+        committed: Committed,
+        open: Vec<OpenTransaction>,
+        complete_from: ClusterTime,
+        budget: Budget,
+    ) -> Result<Gather, FoldError> {
+        // Their first entries are not among those that will be seen.
+        let counts = |commit: ClusterTime| commit > from && commit <= committed.until();
+        if let Some(cut) = open.iter().find(|open| committed.at(open.first).is_some_and(counts)) {
+            return Err(FoldError::Headless { at: cut.first });
+        }
+        Ok(Gather {
+            from,
+            committed,
+            table: Transactions::new(open, complete_from)?,
+            catalogue,
+            sorter: Sorter::new(budget),
+            emptied: BTreeMap::new(),
+            later: BTreeMap::new(),
+            applied: None,
+        })
+    }
+
+    pub fn see(&mut self, entry: &Entry<'_>) -> Result<(), FoldError> {
+        let Some(commit) = self.commit(entry)? else { return Ok(()) };
+        if commit <= self.from || commit > self.committed.until() {
+            return Ok(());
+        }
+        let document = document(entry.at, entry.bytes)?;
+        let mut moment = Moment { commit, entry: entry.at.time, index: 0 };
+        let mut deferred = false;
+        operations(document, &mut |operation| {
+            match operation {
+                Operation::Write(write) => self.write(entry.at, moment, &write)?,
+                // The entries that come before its transaction's commit come first.
+                Operation::Command(_) if commit > entry.at.time => deferred = true,
+                Operation::Command(command) => self.command(entry.at, moment, &command)?,
+            }
+            moment.index += 1;
+            Ok(())
+        })
+        .map_err(|stop: Stop| stop.at(entry.at))?;
+        if deferred {
+            let later = Later { at: entry.at, entry: entry.bytes.to_vec() };
+            self.later.insert(Moment { index: 0, ..moment }, later);
+        }
+        Ok(())
+    }
+
+    /// As of when the entry counts; none if it does not, or is the end of what was counted before.
+    fn commit(&mut self, entry: &Entry<'_>) -> Result<Option<ClusterTime>, FoldError> {
+        let resolution = self.table.see(entry)?;
+        let Kind::Step(step) = entry.kind else { return Ok(Some(entry.at.time)) };
+        let first = match step.what {
+            What::Commit(_) | What::Abort => {
+                let from = self.from;
+                return match resolution.map(|end| end.outcome) {
+                    // It is not among the open ones, and its operations were not read.
+                    None if matches!(step.what, What::Commit(commit) if commit > from) => {
+                        Err(FoldError::Headless { at: entry.at })
+                    }
+                    _ => Ok(None),
+                };
+            }
+            What::Whole => match resolution {
+                Some(end) if end.first == entry.at => return Ok(Some(entry.at.time)),
+                Some(end) => Some(end.first),
+                None => None,
+            },
+            What::Part | What::Prepare => self.table.first(entry),
+        };
+        match first {
+            Some(first) => Ok(self.committed.at(first)),
+            None if entry.at.time <= self.from => Ok(None),
+            None => Err(FoldError::Headless { at: entry.at }),
+        }
+    }
+
+    fn write(&mut self, at: OpTime, moment: Moment, write: &Write<'_>) -> Result<(), Stop> {
+        if is_derived(write.ns) {
+            return Ok(());
+        }
+        self.until(moment)?;
+        // Of a transaction it may come later: it may make the collection itself.
+        if moment.commit == moment.entry && self.catalogue.get(write.collection).is_none() {
+            return Err(Stop::Fold(FoldError::UnknownCollection {
+                at,
+                ns: write.ns.to_owned(),
+                collection: write.collection,
+            }));
+        }
+        let key = key::Key::of(write.id).map_err(|error| Stop::Fold(FoldError::Key { at, error }))?;
+        let mut made = RawDocumentBuf::new();
+        let (tag, document): (u8, &[u8]) = match write.change {
+            Change::Insert(document) => (INSERT, document.as_bytes()),
+            Change::Update(update) => {
+                if write.upsert {
+                    made.append(cstr!("_id"), write.id);
+                }
+                (UPDATE, update.as_bytes())
+            }
+            Change::Delete => (DELETE, &[]),
+        };
+        let tag = if write.upsert { tag | UPSERT } else { tag };
+        let made = if made.is_empty() { &[] } else { made.as_bytes() };
+        let payload = [&[tag], made, document];
+        self.sorter.push(write.collection, key.as_bytes(), moment, &payload).map_err(FoldError::from)?;
+        Ok(())
+    }
+
+    fn command(&mut self, at: OpTime, moment: Moment, command: &Command<'_>) -> Result<(), FoldError> {
+        self.until(moment)?;
+        self.apply(at, moment, command)
+    }
+
+    /// Applies the commands that were put off and come before `moment`.
+    fn until(&mut self, moment: Moment) -> Result<(), FoldError> {
+        while let Some(first) = self.later.first_entry()
+            && *first.key() < moment
+        {
+            let (mut moment, later) = first.remove_entry();
+            operations(document(later.at, &later.entry)?, &mut |operation| {
+                if let Operation::Command(command) = operation {
+                    self.apply(later.at, moment, &command)?;
+                }
+                moment.index += 1;
+                Ok(())
+            })
+            .map_err(|stop: Stop| stop.at(later.at))?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, at: OpTime, moment: Moment, command: &Command<'_>) -> Result<(), FoldError> {
+        if let Some(applied) = self.applied
+            && applied >= moment
+        {
+            return Err(FoldError::Disorder { at, commit: moment.commit, after: applied.commit });
+        }
+        self.applied = Some(moment);
+        match *command {
+            // Its UUID may be used again, if somebody restores the collection.
+            Command::Empty { collection } | Command::Drop { collection } => {
+                self.emptied.insert(collection, moment);
+            }
+            Command::Rename { drop_target: Some(target), .. } => {
+                self.emptied.insert(target, moment);
+            }
+            _ => {}
+        }
+        self.catalogue.apply(command).map_err(|error| FoldError::Catalogue { at, error })
+    }
+
+    /// After the last entry.
+    pub fn end(mut self) -> Result<Gathered, FoldError> {
+        self.until(Moment { commit: ClusterTime::MAX, entry: ClusterTime::MAX, index: u32::MAX })?;
+        let spilled = self.sorter.spilled();
+        Ok(Gathered { catalogue: self.catalogue, changes: self.sorter.end()?, emptied: self.emptied, spilled })
+    }
+}
+
+fn document(at: OpTime, bytes: &[u8]) -> Result<&RawDocument, FoldError> {
+    RawDocument::from_bytes(bytes)
+        .map_err(|error| FoldError::Operation { at, error: OperationError::Malformed(error.to_string()) })
+}
+
+/// An error of one of an entry's operations, or of reading them.
+enum Stop {
+    Operation(OperationError),
+    Fold(FoldError),
+}
+
+impl Stop {
+    fn at(self, at: OpTime) -> FoldError {
+        match self {
+            Stop::Operation(error) => FoldError::Operation { at, error },
+            Stop::Fold(error) => error,
+        }
+    }
+}
+
+impl From<OperationError> for Stop {
+    fn from(error: OperationError) -> Stop {
+        Stop::Operation(error)
+    }
+}
+
+impl From<FoldError> for Stop {
+    fn from(error: FoldError) -> Stop {
+        Stop::Fold(error)
+    }
+}

@@ -1,0 +1,131 @@
+//! What the fold makes of a snapshot and a stream is what the server itself says of the time: on real shards and
+//! config servers, for whatever may be done to them.
+//!
+//! `CASES=n` runs so many workloads, `SEED=n` that one.
+
+use std::collections::BTreeMap;
+
+use bson::doc;
+use rand::Rng;
+use secrecy::SecretString;
+use stillpoint_core::ClusterTime;
+use stillpoint_lab::{Lab, ReplicaSet};
+use stillpoint_mongo::{ClusterLink, PartLink};
+
+mod part;
+mod workload;
+
+use part::{Difference, Snapshot, entries, live};
+use workload::{SHARDED, Workload};
+
+const CASES: u64 = 60;
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}
+
+struct Cluster {
+    lab: Lab,
+    links: Vec<PartLink>,
+}
+
+impl Cluster {
+    async fn start() -> Cluster {
+        let lab = Lab::builder()
+            .test_commands(true)
+            .parameter("maxNumberOfTransactionOperationsInSingleOplogEntry=2")
+            .start()
+            .await
+            .unwrap();
+        let (db, _) = SHARDED.split_once('.').unwrap();
+        lab.create_database(db, 0).await.unwrap();
+        lab.shard_collection(SHARDED, &[25_000.into(), 50_000.into()], &[0, 0, 1]).await.unwrap();
+        let links = ClusterLink::connect(&SecretString::from(lab.uri())).await.unwrap().parts().await.unwrap();
+        Cluster { lab, links }
+    }
+
+    fn set(&self, at: usize) -> &ReplicaSet {
+        if at < self.lab.shards().len() { self.lab.shard(at) } else { self.lab.config() }
+    }
+
+    /// One time for all parts, which each of them has come to, as a checkpoint's tokens make one.
+    async fn cut(&self) -> ClusterTime {
+        let topology = self.lab.topology();
+        let gossip = topology.gossip().await.unwrap();
+        let mut lowest = ClusterTime::MAX;
+        for part in topology.parts() {
+            let mut connection = part.connect_primary().await.unwrap().gossiping(gossip.clone());
+            let note = doc! {"appendOplogNote": 1, "data": {"cut": 1}, "writeConcern": {"w": "majority"}};
+            let time = stillpoint_lab::wire::operation_time(&connection.run("admin", note).await.unwrap()).unwrap();
+            lowest = lowest.min(ClusterTime::new(time.time, time.increment));
+        }
+        lowest
+    }
+
+    /// Takes a snapshot of every part while a workload goes on, then compares at several times.
+    async fn case(&self, seed: u64) -> workload::Done {
+        let mut workload = Workload::new(&self.lab, seed);
+        let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(!seed);
+        for _ in 0..25 {
+            workload.step().await;
+        }
+        let mut snapshots = Vec::new();
+        for link in &self.links {
+            snapshots.push(Snapshot::begin(link).await);
+            workload.step().await;
+        }
+        // What is prepared now is open in the snapshots; a read at a later time would wait for its end.
+        workload.settle().await;
+        for (snapshot, link) in snapshots.iter_mut().zip(&self.links) {
+            while snapshot.read(link).await {
+                if rng.random_bool(0.4) {
+                    workload.step().await;
+                }
+                workload.settle().await;
+            }
+        }
+        for round in 0..3 {
+            for _ in 0..12 {
+                workload.step().await;
+            }
+            let cut = self.cut().await;
+            workload.settle().await;
+            for (at, (snapshot, link)) in snapshots.iter().zip(&self.links).enumerate() {
+                assert!(cut >= snapshot.until, "seed {seed}: {cut} is before the snapshot's end");
+                let mut live = live(link, cut).await;
+                let stream = entries(self.set(at), snapshot.beginning.from).await;
+                let folded = snapshot.fold(&stream, cut);
+                let mut folded = folded.unwrap_or_else(|e| panic!("seed {seed}, {}: {e}", link.id));
+                // A capped collection was read as it is now: one that was written since cannot be compared.
+                for ns in live.written_since(&stream, cut) {
+                    folded.0.remove(&ns);
+                    live.0.remove(&ns);
+                }
+                let difference = Difference(&folded, &live);
+                assert!(folded == live, "seed {seed}, round {round}, {}, {cut}:\n{difference}", link.id);
+            }
+        }
+        workload.end().await
+    }
+}
+
+#[tokio::test]
+async fn the_fold_is_what_the_server_says() {
+    let cluster = Cluster::start().await;
+    let first = setting("SEED");
+    let seeds = first.map_or(0..setting("CASES").unwrap_or(CASES), |seed| seed..seed + 1);
+    let mut done = BTreeMap::new();
+    for seed in seeds {
+        let begun = std::time::Instant::now();
+        let case = cluster.case(seed).await;
+        println!("seed {seed}: {:?}", begun.elapsed());
+        for (kind, times) in case {
+            *done.entry(kind).or_insert(0) += times;
+        }
+    }
+    println!("{done:?}");
+    if first.is_none() {
+        let never: Vec<_> = Workload::kinds().filter(|kind| !done.contains_key(kind)).collect();
+        assert!(never.is_empty(), "never done: {never:?}");
+    }
+}

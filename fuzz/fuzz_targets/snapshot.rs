@@ -1,0 +1,3 @@
+#![cfg_attr(feature = "libfuzzer", no_main)]
+
+stillpoint_fuzz::target!(stillpoint_fuzz::snapshot::check);
