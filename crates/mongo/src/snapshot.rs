@@ -4,10 +4,10 @@
 //! its UUID, so that a rename does not matter; one that was made, renamed or changed after the time that is
 //! asked for cannot be read as of it, on MongoDB 6.0 and before.
 
+use bson::raw::cstr;
 use bson::raw::{RawDocument, RawDocumentBuf};
 use bson::spec::BinarySubtype;
 use bson::{Binary, RawBson, RawBsonRef, rawdoc};
-use bson::raw::cstr;
 use futures::StreamExt;
 use mongodb::error::{Error, ErrorKind};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
@@ -133,8 +133,7 @@ impl PartLink {
         at: Option<ClusterTime>,
     ) -> Result<Documents, ReadError> {
         let database = self.client.database(db);
-        let cursor =
-            database.run_raw_cursor_command(command).selection_criteria(secondaries_first()).batch().await;
+        let cursor = database.run_raw_cursor_command(command).selection_criteria(secondaries_first()).batch().await;
         match cursor {
             Ok(cursor) => Ok(Documents { part: self.clone(), what, at, cursor: Box::new(cursor) }),
             Err(error) => Err(self.read_error(&error, what, at)),

@@ -4,9 +4,8 @@ use bson::raw::{RawBson, RawBsonRef, RawDocument};
 
 use super::{CatalogueError, Collection, Fields, Result, malformed, number};
 
-/// Capped collections are as large as the next multiple of this, and at least as large as [`SMALLEST`].
+/// Capped collections are as large as the next multiple of this.
 const STEP: i64 = 256;
-const SMALLEST: i64 = 4096;
 
 pub(super) fn apply(collection: &mut Collection, change: &RawDocument) -> Result<()> {
     let options = &mut collection.options;
@@ -49,7 +48,7 @@ pub(super) fn apply(collection: &mut Collection, change: &RawDocument) -> Result
                 }
             }
             "cappedSize" => {
-                let size = number(value).ok_or_else(unknown)?.max(SMALLEST);
+                let size = number(value).ok_or_else(unknown)?;
                 let size = size.checked_add(STEP - 1).ok_or_else(unknown)? / STEP * STEP;
                 options.insert("size".into(), written(size));
             }

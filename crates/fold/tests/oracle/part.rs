@@ -50,6 +50,7 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 }
 
 /// A snapshot that is being taken, piece by piece, while others write.
+#[derive(Clone)]
 pub struct Snapshot {
     pub beginning: Beginning,
     pub at: ClusterTime,
@@ -166,6 +167,13 @@ impl Snapshot {
             self.left.push(uuid);
         }
         true
+    }
+
+    /// Claims of all its pieces that they were read at a time.
+    pub fn read_at(&mut self, at: ClusterTime) {
+        for piece in self.pieces.values_mut().flatten() {
+            (piece.at, piece.settled) = (at, at);
+        }
     }
 
     /// What the fold makes of this and the stream.

@@ -9,6 +9,7 @@ use mongodb::{Client, Database};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use stillpoint_core::ClusterTime;
 use stillpoint_lab::Lab;
 use stillpoint_lab::transaction::{Prepared, Transaction};
 use tokio::time::timeout;
@@ -28,6 +29,7 @@ pub struct Workload<'a> {
     rng: StdRng,
     /// The database of this workload's own collections, on every shard.
     db: String,
+    wanted: Vec<&'static str>,
     held: Vec<Prepared>,
     /// Names of indexes, users and the like are used once.
     next: u32,
@@ -74,11 +76,14 @@ const COMMANDS: &[&str] = &[
     "rename",
     "rename onto",
     "create index",
+    "create index",
+    "create index",
     "create indexes",
     "create index of an empty collection",
     "drop index",
     "drop indexes",
     "collMod validator",
+    "collMod index",
     "collMod index",
     "collMod images",
     "collMod capped",
@@ -95,11 +100,13 @@ const COMMANDS: &[&str] = &[
 ];
 
 impl<'a> Workload<'a> {
-    pub fn new(lab: &'a Lab, seed: u64) -> Self {
+    /// Half of what it does is what is `wanted`.
+    pub fn new(lab: &'a Lab, seed: u64, wanted: Vec<&'static str>) -> Self {
         Workload {
             lab,
             rng: StdRng::seed_from_u64(seed),
             db: format!("w{seed}"),
+            wanted,
             held: Vec::new(),
             next: 0,
             done: Done::new(),
@@ -114,7 +121,12 @@ impl<'a> Workload<'a> {
     /// Does something, unless the cluster refuses it: a name may be taken, a document may not be there.
     pub async fn step(&mut self) {
         let kinds = if self.rng.random_bool(0.7) { WRITES } else { COMMANDS };
-        let kind = *kinds.choose(&mut self.rng).unwrap();
+        let mut kind = *kinds.choose(&mut self.rng).unwrap();
+        if let Some(wanted) = self.wanted.choose(&mut self.rng)
+            && self.rng.random_bool(0.5)
+        {
+            kind = wanted;
+        }
         let mut held = std::mem::take(&mut self.held);
         let ends: Vec<bool> = held.iter().map(|_| self.rng.random_bool(0.75)).collect();
         let outcome = {
@@ -141,6 +153,14 @@ impl<'a> Workload<'a> {
         end(held, &ends).await;
     }
 
+    /// The same, some of them as of a time that is later than they would be.
+    pub async fn settle_as_of(&mut self, time: ClusterTime) {
+        let time = bson::Timestamp { time: time.seconds, increment: time.increment };
+        let held = std::mem::take(&mut self.held).into_iter();
+        self.held = held.map(|held| if self.rng.random_bool(0.4) { held.as_of(time) } else { held }).collect();
+        self.settle().await;
+    }
+
     /// Leaves nothing behind but what is done.
     pub async fn end(self) -> Done {
         for shard in 0..2 {
@@ -164,6 +184,10 @@ impl<'a> Workload<'a> {
 
     fn plain(&mut self) -> String {
         format!("c{}", self.rng.random_range(0..5))
+    }
+
+    fn view(&mut self) -> String {
+        format!("view{}", self.rng.random_range(0..2))
     }
 
     fn fresh(&mut self, prefix: &str) -> String {
@@ -253,7 +277,7 @@ impl<'a> Workload<'a> {
             "upsert" => drop(collection.update_one(filter, self.update()).upsert(true).await?),
             "delete" => anyhow::ensure!(collection.delete_one(filter).await?.deleted_count == 1),
             "delete many" => {
-                drop(collection.delete_many(doc! {"f0": {"$exists": true}}).await?);
+                collection.delete_many(doc! {"f0": {"$exists": true}}).await?;
             }
             "find and modify" => drop(collection.find_one_and_update(filter, self.update()).await?),
             "transaction" => self.transaction(&db, 2).await?,
@@ -312,7 +336,9 @@ impl<'a> Workload<'a> {
             let filter = doc! {"_id": document.get("_id").unwrap()};
             match self.rng.random_range(0..3) {
                 0 => drop(collection.update_one(filter, self.update()).upsert(true).session(&mut session).await?),
-                1 => drop(collection.delete_one(filter).session(&mut session).await?),
+                1 => {
+                    collection.delete_one(filter).session(&mut session).await?;
+                }
                 _ => drop(collection.replace_one(filter, document).upsert(true).session(&mut session).await?),
             }
         }
@@ -361,9 +387,9 @@ impl<'a> Workload<'a> {
                 doc! {"create": name, "validator": {"never": {"$exists": false}}, "validationLevel": "moderate"}
             }
             "create time-series" => doc! {"create": "series", "timeseries": {"timeField": "t", "metaField": "m"}},
-            "create a view" => doc! {"create": self.fresh("view"), "viewOn": name, "pipeline": [{"$match": {"f0": 1}}]},
-            "change a view" => doc! {"collMod": format!("view{}", self.next), "viewOn": name, "pipeline": []},
-            "drop a view" => doc! {"drop": format!("view{}", self.next)},
+            "create a view" => doc! {"create": self.view(), "viewOn": name, "pipeline": [{"$match": {"f0": 1}}]},
+            "change a view" => doc! {"collMod": self.view(), "viewOn": name, "pipeline": []},
+            "drop a view" => doc! {"drop": self.view()},
             "drop" => doc! {"drop": name},
             "rename" | "rename onto" => {
                 let to = self.plain();
