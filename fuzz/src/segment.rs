@@ -83,7 +83,8 @@ fn followed(entries: &[Entry<'_>], complete_from: ClusterTime) {
     let cut = |from: usize| -> Unresolved {
         let mut cut = Cut::new(t, opens[from].clone(), complete_from).expect("as it was said");
         for entry in &good[from..] {
-            if cut.see(entry).expect("seen before") {
+            cut.see(entry).expect("seen before");
+            if cut.is_complete() {
                 break;
             }
         }
