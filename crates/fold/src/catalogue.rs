@@ -11,6 +11,9 @@ use bson::raw::{RawBson, RawBsonRef, RawDocument};
 use crate::operation::{Command, Uuid};
 
 mod modify;
+#[cfg(test)]
+mod tests;
+
 /// The fields of a document by name: in the catalogue their order means nothing, that within a value does.
 pub type Fields = BTreeMap<String, RawBson>;
 

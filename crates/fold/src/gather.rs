@@ -15,45 +15,12 @@ use crate::operation::{Change, Command, Operation, OperationError, Uuid, Write, 
 use crate::outcomes::Committed;
 use crate::sort::{Budget, Moment, Sorted, Sorter};
 
-/// A change as it is sorted: a byte that tells what it is, and documents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Payload<'a> {
-    Insert {
-        document: &'a [u8],
-        upsert: bool,
-    },
-    Update {
-        update: &'a [u8],
-        /// What it is an update of if there is no document: see [`Write::upsert`].
-        upsert: Option<&'a [u8]>,
-    },
-    Delete {
-        upsert: bool,
-    },
-}
+mod payload;
+#[cfg(test)]
+mod tests;
 
-const INSERT: u8 = 1;
-const UPDATE: u8 = 2;
-const DELETE: u8 = 3;
-const UPSERT: u8 = 0x80;
-
-impl<'a> Payload<'a> {
-    pub fn split(bytes: &'a [u8]) -> Option<Payload<'a>> {
-        let (tag, rest) = bytes.split_first()?;
-        let upsert = tag & UPSERT != 0;
-        match tag & !UPSERT {
-            INSERT => Some(Payload::Insert { document: rest, upsert }),
-            UPDATE if upsert => {
-                let length = i32::from_le_bytes(*rest.first_chunk()?);
-                let (id, update) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-                Some(Payload::Update { update, upsert: Some(id) })
-            }
-            UPDATE => Some(Payload::Update { update: rest, upsert: None }),
-            DELETE => Some(Payload::Delete { upsert }),
-            _ => None,
-        }
-    }
-}
+pub(crate) use payload::Payload;
+use payload::{DELETE, INSERT, UPDATE, UPSERT};
 
 /// Namespaces that each server writes by itself: their entries, where there are any, tell of a part only.
 pub fn is_derived(ns: &str) -> bool {
@@ -82,6 +49,8 @@ pub struct Gather {
     later: BTreeMap<Moment, Later>,
     /// The last command that was applied.
     applied: Option<Moment>,
+    /// Collections that nothing is known of when a transaction writes to them: it must make them.
+    unmade: BTreeMap<Uuid, (OpTime, String)>,
 }
 
 #[derive(Debug)]
@@ -125,6 +94,7 @@ impl Gather {
             emptied: BTreeMap::new(),
             later: BTreeMap::new(),
             applied: None,
+            unmade: BTreeMap::new(),
         })
     }
 
@@ -187,14 +157,14 @@ impl Gather {
         if is_derived(write.ns) {
             return Ok(());
         }
-        self.until(moment)?;
-        // Of a transaction it may come later: it may make the collection itself.
-        if moment.commit == moment.entry && self.catalogue.get(write.collection).is_none() {
-            return Err(Stop::Fold(FoldError::UnknownCollection {
-                at,
-                ns: write.ns.to_owned(),
-                collection: write.collection,
-            }));
+        // What is between it and its transaction's commit has not been seen yet.
+        self.until(Moment { commit: moment.entry, ..moment })?;
+        if self.catalogue.get(write.collection).is_none() {
+            let (ns, collection) = (write.ns.to_owned(), write.collection);
+            if moment.commit == moment.entry {
+                return Err(Stop::Fold(FoldError::UnknownCollection { at, ns, collection }));
+            }
+            self.unmade.entry(collection).or_insert((at, ns));
         }
         let key = key::Key::of(write.id).map_err(|error| Stop::Fold(FoldError::Key { at, error }))?;
         let mut made = RawDocumentBuf::new();
@@ -253,6 +223,9 @@ impl Gather {
             Command::Rename { drop_target: Some(target), .. } => {
                 self.emptied.insert(target, moment);
             }
+            Command::Create { collection, .. } => {
+                self.unmade.remove(&collection);
+            }
             _ => {}
         }
         self.catalogue.apply(command).map_err(|error| FoldError::Catalogue { at, error })
@@ -261,6 +234,9 @@ impl Gather {
     /// After the last entry.
     pub fn end(mut self) -> Result<Gathered, FoldError> {
         self.until(Moment { commit: ClusterTime::MAX, entry: ClusterTime::MAX, index: u32::MAX })?;
+        if let Some((collection, (at, ns))) = self.unmade.into_iter().min_by_key(|(_, (at, _))| *at) {
+            return Err(FoldError::UnknownCollection { at, ns, collection });
+        }
         let spilled = self.sorter.spilled();
         Ok(Gathered { catalogue: self.catalogue, changes: self.sorter.end()?, emptied: self.emptied, spilled })
     }

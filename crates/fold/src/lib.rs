@@ -43,3 +43,9 @@ pub use merge::{Kept, Merge, Piece};
 pub use operation::Uuid;
 pub use outcomes::{Committed, NotResolved, Outcomes};
 pub use sort::Budget;
+
+#[cfg(test)]
+mod tests {
+    pub mod entries;
+    pub mod story;
+}

@@ -12,6 +12,9 @@ use crate::operation::Uuid;
 use crate::sort::{Moment, Sorted};
 use crate::update;
 
+#[cfg(test)]
+mod tests;
+
 /// A range of a collection's keys that was read as of one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {

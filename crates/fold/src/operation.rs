@@ -7,6 +7,9 @@
 use bson::raw::{RawArray, RawBsonRef, RawDocument};
 use bson::spec::BinarySubtype;
 
+#[cfg(test)]
+mod tests;
+
 /// A collection's UUID, which it keeps when it is renamed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uuid(pub [u8; 16]);
@@ -118,7 +121,10 @@ struct Fields<'a> {
     collection: Option<Uuid>,
     object: Option<&'a RawDocument>,
     object2: Option<&'a RawDocument>,
+    /// Whether an update may make its document.
     upsert: bool,
+    /// Whether it is in an operator's `applyOps`.
+    by_operator: bool,
     /// Whether it is in a transaction or of one, or of a batch of writes: not an operator's `applyOps`.
     chained: bool,
 }
@@ -144,7 +150,7 @@ impl<'a> Fields<'a> {
                 "ui" => fields.collection = Some(uuid(value)?),
                 "o" => fields.object = value.as_document(),
                 "o2" => fields.object2 = value.as_document(),
-                "b" => fields.upsert = value.as_bool() == Some(true),
+                "b" => fields.upsert = value.as_bool().ok_or(OperationError::Missing("b that is a boolean"))?,
                 "prevOpTime" | "multiOpType" => fields.chained = true,
                 "v" => match integer(value) {
                     Some(2) => {}
@@ -189,8 +195,13 @@ impl<'a> Fields<'a> {
             "d" => (self.id(object)?, Change::Delete),
             op => return Err(OperationError::Op(op.to_owned()).into()),
         };
+        let upsert = match change {
+            Change::Update(_) => self.upsert,
+            // Measured: whatever the command's alwaysUpsert is.
+            Change::Insert(_) | Change::Delete => self.by_operator,
+        };
         let collection = self.collection()?;
-        take(Operation::Write(Write { collection, ns: self.ns, id, change, upsert: self.upsert }))
+        take(Operation::Write(Write { collection, ns: self.ns, id, change, upsert }))
     }
 
     fn collection(&self) -> Result<Uuid> {
@@ -275,12 +286,15 @@ impl<'a> Fields<'a> {
         }
         let operations = object.get_array("applyOps").map_err(|_| OperationError::Missing("o.applyOps, an array"))?;
         // The command's own default.
-        let upsert = !self.chained && object.get("alwaysUpsert").ok().flatten() != Some(RawBsonRef::Boolean(false));
+        let always = object.get("alwaysUpsert").map_err(malformed)?;
+        let by_operator = !self.chained;
+        let upsert = by_operator && always != Some(RawBsonRef::Boolean(false));
         for operation in operations {
             let operation = operation.map_err(malformed)?;
             let operation = operation.as_document().ok_or(OperationError::Missing("applyOps of documents"))?;
             let mut fields = Fields::of(operation)?;
             fields.upsert |= upsert;
+            fields.by_operator = by_operator;
             fields.chained = self.chained;
             fields.hand_over(depth + 1, take)?;
         }

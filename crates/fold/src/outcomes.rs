@@ -9,6 +9,9 @@ use stillpoint_core::stream::OpenTransaction;
 use stillpoint_core::{ClusterTime, OpTime};
 use stillpoint_oplog::{Cut, Entry, Outcome, TransactionError};
 
+#[cfg(test)]
+mod tests;
+
 /// The commit times of the transactions that are more than one entry, by their first entry.
 #[derive(Debug)]
 pub struct Outcomes {

@@ -11,6 +11,9 @@ use stillpoint_core::ClusterTime;
 use crate::operation::Uuid;
 
 mod run;
+#[cfg(test)]
+mod tests;
+
 use run::{Run, RunReader, RunWriter};
 
 /// When a change counts: changes apply in this order.
@@ -56,13 +59,14 @@ pub struct Sorter {
     /// Records one after the other, and where each is.
     arena: Vec<u8>,
     places: Vec<(usize, usize)>,
-    runs: Vec<Run>,
+    /// Runs, and runs that were merged of runs of the level before: so that each record is written once a level.
+    levels: Vec<Vec<Run>>,
     key: run::Key,
 }
 
 impl Sorter {
     pub fn new(budget: Budget) -> Sorter {
-        Sorter { budget, arena: Vec::new(), places: Vec::new(), runs: Vec::new(), key: run::Key::new() }
+        Sorter { budget, arena: Vec::new(), places: Vec::new(), levels: Vec::new(), key: run::Key::new() }
     }
 
     /// `payload` in pieces, so that the caller need not put them together.
@@ -73,6 +77,11 @@ impl Sorter {
             self.spill()?;
         }
         let begin = self.arena.len();
+        if self.arena.capacity() - begin < length {
+            // By itself it would grow to twice the budget.
+            let wanted = (2 * self.arena.capacity()).min(self.budget.memory).max(begin + length);
+            self.arena.reserve_exact(wanted - begin);
+        }
         self.arena.extend_from_slice(&collection.0);
         self.arena.extend_from_slice(&(key.len() as u32).to_be_bytes());
         self.arena.extend_from_slice(key);
@@ -90,7 +99,7 @@ impl Sorter {
 
     /// How many bytes are on disk.
     pub fn spilled(&self) -> u64 {
-        self.runs.iter().map(Run::bytes).sum()
+        self.levels.iter().flatten().map(Run::bytes).sum()
     }
 
     fn sort(&mut self) {
@@ -104,23 +113,38 @@ impl Sorter {
         for (begin, end) in &self.places {
             writer.push(&self.arena[*begin..*end])?;
         }
-        self.runs.push(writer.end()?);
+        let mut run = writer.end()?;
         self.arena.clear();
+        // One record may have been larger than the budget.
+        self.arena.shrink_to(self.budget.memory);
         self.places.clear();
-        if self.runs.len() >= FAN_IN {
-            let mut writer = RunWriter::new(&self.budget.folder, &self.key)?;
-            let mut merged = Merged::new(std::mem::take(&mut self.runs), &self.key)?;
-            while let Some(record) = merged.next()? {
-                writer.push(&record)?;
+        let mut level = 0;
+        loop {
+            if self.levels.len() == level {
+                self.levels.push(Vec::new());
             }
-            self.runs.push(writer.end()?);
+            self.levels[level].push(run);
+            if self.levels[level].len() < FAN_IN {
+                return Ok(());
+            }
+            let runs = std::mem::take(&mut self.levels[level]);
+            run = self.merge(runs)?;
+            level += 1;
         }
-        Ok(())
+    }
+
+    fn merge(&self, runs: Vec<Run>) -> io::Result<Run> {
+        let mut writer = RunWriter::new(&self.budget.folder, &self.key)?;
+        let mut merged = Merged::new(runs, &self.key)?;
+        while let Some(record) = merged.next()? {
+            writer.push(&record)?;
+        }
+        writer.end()
     }
 
     /// All records in order: by collection, key and moment.
     pub fn end(mut self) -> io::Result<Sorted> {
-        if self.runs.is_empty() {
+        if self.levels.is_empty() {
             self.sort();
             return Ok(Sorted {
                 source: Source::Memory { arena: self.arena, places: self.places.into_iter() },
@@ -130,7 +154,16 @@ impl Sorter {
         if !self.places.is_empty() {
             self.spill()?;
         }
-        let merged = Merged::new(std::mem::take(&mut self.runs), &self.key)?;
+        // The smallest first, until what is left can be merged at once.
+        let mut runs: Vec<Run> = std::mem::take(&mut self.levels).into_iter().flatten().collect();
+        while runs.len() > FAN_IN {
+            let few = (runs.len() + 1 - FAN_IN).min(FAN_IN);
+            let rest = runs.split_off(few);
+            let run = self.merge(runs)?;
+            runs = rest;
+            runs.push(run);
+        }
+        let merged = Merged::new(runs, &self.key)?;
         Ok(Sorted { source: Source::Disk(merged), next: None })
     }
 }

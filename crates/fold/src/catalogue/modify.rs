@@ -4,6 +4,9 @@ use bson::raw::{RawBson, RawBsonRef, RawDocument};
 
 use super::{CatalogueError, Collection, Fields, Result, malformed, number};
 
+#[cfg(test)]
+mod tests;
+
 /// Capped collections are as large as the next multiple of this.
 const STEP: i64 = 256;
 

@@ -12,6 +12,9 @@ use std::sync::Arc;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
+#[cfg(test)]
+mod tests;
+
 /// A frame is closed when it is as long as this.
 const FRAME: usize = 256 << 10;
 const LEVEL: i32 = 1;
