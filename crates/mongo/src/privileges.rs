@@ -46,7 +46,6 @@ needs! {
     READ_OPLOG: Every, "read the oplog", "find", "local.oplog.rs", Some(("local", "oplog.rs"));
     SEE_OPLOG_SIZE: Every, "see the size of the oplog", "collStats", "local.oplog.rs", Some(("local", "oplog.rs"));
     READ_TRANSACTIONS: Every, "see which transactions are prepared", "find", "config.transactions", Some(("config", "transactions"));
-    READ_DATA: Every, "read the collections", "find", "every collection", Some(("", ""));
     WRITE_NOTE: Every, "write a note into the oplog", "appendOplogNote", "the cluster", None;
     SEE_OPERATIONS: Every, "see the operations under way", "inprog", "the cluster", None;
     SEE_STATUS: Every, "see the replica set's status", "replSetGetStatus", "the cluster", None;
@@ -58,6 +57,15 @@ needs! {
     INSERT_SETTINGS: ConfigServers, "put back balancer settings that somebody removed meanwhile", "insert", "config.settings", Some(("config", "settings"));
     REMOVE_SETTINGS: ConfigServers, "remove balancer settings that were not there before", "remove", "config.settings", Some(("config", "settings"));
 }
+
+/// What a snapshot needs beside that.
+pub const READ_DATA: Need = Need {
+    what: "read the collections",
+    action: "find",
+    resource: "every collection",
+    namespace: Some(("", "")),
+    on: On::Every,
+};
 
 /// Needs no privilege at all.
 pub const NOTHING: Need =
