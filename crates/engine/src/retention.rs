@@ -124,7 +124,8 @@ async fn now(setup: &Setup, cluster: ClusterId) -> Result<Option<Timestamp>, Cat
     if let Some(newest) = newest.filter(|newest| now.duration_since(*newest).abs() > APART) {
         tracing::warn!(
             %cluster, clock = %now, %newest,
-            "retention: this host's clock and the newest stored entry are far apart, the earlier one counts:              if capture goes on, set the clocks"
+            "retention: this host's clock and the newest stored entry are far apart, the earlier one counts: \
+             if capture goes on, set the clocks"
         );
     }
     Ok(newest.map(|newest| newest.min(now)))

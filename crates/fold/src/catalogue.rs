@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use bson::raw::{RawBson, RawBsonRef, RawDocument};
+use bson::raw::{RawBson, RawDocument};
 
 use crate::operation::{Command, Uuid};
 
@@ -224,15 +224,5 @@ impl Catalogue {
         let collection = self.collections.remove(&uuid).ok_or(CatalogueError::NoCollection(uuid))?;
         self.names.remove(&collection.ns);
         Ok(collection)
-    }
-}
-
-/// A whole number, as commands and options have it in any of three types.
-pub(crate) fn number(value: RawBsonRef<'_>) -> Option<i64> {
-    match value {
-        RawBsonRef::Int32(value) => Some(value.into()),
-        RawBsonRef::Int64(value) => Some(value),
-        RawBsonRef::Double(value) if value.fract() == 0.0 && value.abs() < 9e15 => Some(value as i64),
-        _ => None,
     }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 
-use crate::raw::{self, Malformed, Value};
+use stillpoint_oplog::document::{self as raw, Malformed, Value};
 
 mod number;
 #[cfg(test)]
@@ -25,7 +25,7 @@ pub struct Key(Box<[u8]>);
 pub enum KeyError {
     #[error("an _id is {0}")]
     Malformed(#[from] Malformed),
-    #[error("an _id is nested more than {depth} levels deep", depth = raw::DEPTH)]
+    #[error("an _id is nested more than {depth} levels deep", depth = crate::DEPTH)]
     TooDeep,
     #[error("a document has no _id")]
     None,
@@ -98,8 +98,8 @@ fn value(key: &mut Vec<u8>, value: Value<'_>, depth: usize) -> Result<(), KeyErr
         raw::INT64 => number::integer(key, i64::from_le_bytes(fixed(bytes)?)),
         raw::DECIMAL128 => number::decimal(key, u128::from_le_bytes(fixed(bytes)?)),
         raw::STRING | raw::SYMBOL | raw::CODE => string(key, text(bytes)?),
-        raw::DOCUMENT => document(key, bytes, depth + 1)?,
-        raw::ARRAY => array(key, bytes, depth + 1)?,
+        raw::DOCUMENT => fields(key, bytes, depth + 1, true)?,
+        raw::ARRAY => fields(key, bytes, depth + 1, false)?,
         // Length, subtype, bytes: their order here, not there.
         raw::BINARY => {
             let (subtype, bytes) = value.binary().ok_or(CUT)?;
@@ -125,37 +125,26 @@ fn value(key: &mut Vec<u8>, value: Value<'_>, depth: usize) -> Result<(), KeyErr
             let length = u32::from_le_bytes(*rest.first_chunk().ok_or(CUT)?) as usize;
             let (code, scope) = rest.split_at_checked(length.saturating_add(4)).ok_or(CUT)?;
             string(key, text(code)?);
-            document(key, scope, depth + 1)?;
+            fields(key, scope, depth + 1, true)?;
         }
         _ => {}
     }
     Ok(())
 }
 
-/// The type of each field counts first, then its name, then its value; then whether there are more.
-fn document(key: &mut Vec<u8>, bytes: &[u8], depth: usize) -> Result<(), KeyError> {
-    if depth > raw::DEPTH {
+/// The type of each field counts first, then its name, then its value; then whether there are more. Of an
+/// array's elements the names do not count: a unique index does not look at them.
+fn fields(key: &mut Vec<u8>, bytes: &[u8], depth: usize, named: bool) -> Result<(), KeyError> {
+    if depth > crate::DEPTH {
         return Err(KeyError::TooDeep);
     }
     for field in raw::fields(bytes)? {
         let field = field?;
         key.push(rank(field.value)?);
-        key.extend(field.name);
-        key.push(0);
-        value(key, field.value, depth)?;
-    }
-    key.push(END);
-    Ok(())
-}
-
-/// Like a document, but for the names: a unique index does not look at them.
-fn array(key: &mut Vec<u8>, bytes: &[u8], depth: usize) -> Result<(), KeyError> {
-    if depth > raw::DEPTH {
-        return Err(KeyError::TooDeep);
-    }
-    for field in raw::fields(bytes)? {
-        let field = field?;
-        key.push(rank(field.value)?);
+        if named {
+            key.extend(field.name);
+            key.push(0);
+        }
         value(key, field.value, depth)?;
     }
     key.push(END);

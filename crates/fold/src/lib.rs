@@ -31,7 +31,6 @@ pub mod key;
 pub mod merge;
 pub mod operation;
 pub mod outcomes;
-mod raw;
 pub mod sort;
 pub mod update;
 
@@ -43,6 +42,10 @@ pub use merge::{Kept, Merge, Piece};
 pub use operation::Uuid;
 pub use outcomes::{Committed, NotResolved, Outcomes};
 pub use sort::Budget;
+
+/// How deep documents may be nested: as deep as the server's `maxBSONDepth` can be set (it is 200 unless an
+/// operator raised it).
+pub(crate) const DEPTH: usize = 250;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! The documents of one collection at T: those of the snapshot, and what the stream says of each.
 
-use std::iter::Peekable;
+use std::iter::Fuse;
 
 use bson::raw::{RawDocument, RawDocumentBuf};
 use stillpoint_core::ClusterTime;
@@ -54,7 +54,9 @@ pub enum Since {
 /// order.
 pub struct Merge<'a, B: Iterator> {
     collection: Uuid,
-    base: Peekable<B>,
+    base: Fuse<B>,
+    /// The first of `base` that is not taken yet, and its key.
+    stored: Option<(Vec<u8>, Stored)>,
     changes: &'a mut Sorted,
     pieces: &'a [Piece],
     emptied: Option<Moment>,
@@ -87,39 +89,36 @@ where
         while changes.peek()?.is_some_and(|record| record.collection < collection) {
             changes.pass();
         }
-        Ok(Merge { collection, base: base.peekable(), changes, pieces, emptied, last: None })
+        Ok(Merge { collection, base: base.fuse(), stored: None, changes, pieces, emptied, last: None })
     }
 
     fn step(&mut self) -> Result<Option<Kept>, E> {
         loop {
-            let stored = match self.base.peek() {
-                None => None,
-                Some(Ok(stored)) => Some(key_of(self.collection, &stored.document)?),
-                Some(Err(_)) => return Err(self.base.next().and_then(Result::err).expect("an error was looked at")),
-            };
+            if self.stored.is_none()
+                && let Some(stored) = self.base.next().transpose()?
+            {
+                self.stored = Some((key_of(self.collection, &stored.document)?, stored));
+            }
             let collection = self.collection;
             let changed = self.changes.peek().map_err(FoldError::from)?;
-            let changed = changed.filter(|record| record.collection == collection);
-            let (key, is_stored) = match (stored, changed) {
+            let changed = changed.filter(|record| record.collection == collection).map(|record| record.key);
+            let is_next = |stored: &mut (Vec<u8>, Stored)| changed.is_none_or(|changed| stored.0[..] <= *changed);
+            let (key, stored) = match (self.stored.take_if(is_next), changed) {
+                (Some((key, stored)), _) => (key, Some(stored)),
+                (None, Some(changed)) => (changed.to_vec(), None),
                 (None, None) => return Ok(None),
-                (Some(stored), None) => (stored, true),
-                (None, Some(record)) => (record.key.to_vec(), false),
-                (Some(stored), Some(record)) if stored[..] <= *record.key => (stored, true),
-                (_, Some(record)) => (record.key.to_vec(), false),
             };
             let (at, settled) = self.read(&key);
-            let mut present = None;
-            if is_stored {
+            if stored.is_some() {
                 if self.last.as_ref().is_some_and(|last| *last >= key) {
                     return Err(FoldError::Order { collection }.into());
                 }
-                let stored = self.base.next().transpose()?;
-                // What was read before the collection was emptied is gone.
-                present = stored
-                    .filter(|_| self.emptied.is_none_or(|emptied| emptied.commit <= at))
-                    .map(|stored| (stored.document, Since::Stored(stored.place)));
                 self.last = Some(key.clone());
             }
+            // What was read before the collection was emptied is gone.
+            let mut present = stored
+                .filter(|_| self.emptied.is_none_or(|emptied| emptied.commit <= at))
+                .map(|stored| (stored.document, Since::Stored(stored.place)));
             self.change(&key, at, settled, &mut present)?;
             if let Some((document, since)) = present {
                 return Ok(Some(Kept { key, document, since }));
@@ -203,12 +202,12 @@ fn apply(payload: &[u8], at: Moment, present: &mut Option<(RawDocumentBuf, Since
             *present = Some((parse(document)?.to_owned(), since));
         }
         Payload::Update { update, upsert } => {
-            let (old, since) = match (present.as_ref(), upsert) {
-                (Some((old, since)), _) => (old.clone(), *since),
-                (None, Some(id)) => (parse(id)?.to_owned(), Since::Inserted(at)),
+            let (old, since): (&RawDocument, _) = match (present.as_ref(), upsert) {
+                (Some((old, since)), _) => (old, *since),
+                (None, Some(id)) => (parse(id)?, Since::Inserted(at)),
                 (None, None) => return Err(DocumentError::NothingToUpdate),
             };
-            *present = Some((update::apply(&old, parse(update)?)?, since));
+            *present = Some((update::apply(old, parse(update)?)?, since));
         }
         Payload::Delete { upsert } => {
             if present.take().is_none() && !upsert {

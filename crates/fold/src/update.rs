@@ -13,7 +13,7 @@
 use bson::raw::{RawDocument, RawDocumentBuf};
 
 use crate::key::Key;
-use crate::raw::{self, Malformed};
+use stillpoint_oplog::document::{self as raw, Malformed};
 
 mod diff;
 mod modifiers;
@@ -75,7 +75,7 @@ pub enum Wrong {
     Padding,
     #[error("_id would be removed or another")]
     Id,
-    #[error("it is nested more than {depth} levels deep", depth = raw::DEPTH)]
+    #[error("it is nested more than {depth} levels deep", depth = crate::DEPTH)]
     TooDeep,
     #[error("the document would be longer than {MAX_LENGTH} bytes")]
     TooLong,
@@ -115,7 +115,7 @@ fn kind(o: &[u8]) -> Result<Kind<'_>, Wrong> {
     if !dollars {
         return Ok(Kind::Replacement { has_id: false });
     }
-    match version.map(|version| version.integer().ok_or(version.kind())) {
+    match version.map(|version| version.whole_number().ok_or(version.kind())) {
         Some(Ok(2)) => sections(o, [b"diff", b""])?[0].map(Kind::Diff).ok_or(Wrong::NoDocument("diff".to_owned())),
         None | Some(Ok(1)) => {
             let [set, unset] = sections(o, [b"$set", b"$unset"])?;
@@ -189,7 +189,7 @@ impl<'a> Path<'a> {
 
     fn then(&'a self, name: &'a [u8]) -> Result<Path<'a>, UpdateError> {
         let depth = self.depth + 1;
-        if depth > raw::DEPTH {
+        if depth > crate::DEPTH {
             return Err(self.error(Wrong::TooDeep));
         }
         Ok(Path { parent: Some(self), name, depth })

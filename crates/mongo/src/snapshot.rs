@@ -7,7 +7,7 @@
 use bson::raw::cstr;
 use bson::raw::{RawDocument, RawDocumentBuf};
 use bson::spec::BinarySubtype;
-use bson::{Binary, RawBson, RawBsonRef, rawdoc};
+use bson::{Binary, RawBson, rawdoc};
 use futures::StreamExt;
 use mongodb::error::{Error, ErrorKind};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
@@ -16,7 +16,7 @@ use stillpoint_core::ClusterTime;
 use crate::error::MongoError;
 use crate::part::{PartLink, timestamp};
 use crate::privileges::READ_DATA;
-use crate::tail::secondaries_first;
+use crate::tail::{documents, secondaries_first};
 
 /// `SnapshotTooOld` and `SnapshotUnavailable`.
 const TOO_OLD: i32 = 239;
@@ -58,16 +58,7 @@ pub struct Batch(RawBatch);
 
 impl Batch {
     pub fn documents(&self) -> impl Iterator<Item = Result<&RawDocument, String>> {
-        let (array, broken) = match self.0.doc_slices() {
-            Ok(array) => (Some(array), None),
-            Err(e) => (None, Some(e.to_string())),
-        };
-        let documents = array.into_iter().flatten().map(|element| match element {
-            Ok(RawBsonRef::Document(document)) => Ok(document),
-            Ok(_) => Err("it is no document".into()),
-            Err(e) => Err(e.to_string()),
-        });
-        broken.map(Err).into_iter().chain(documents)
+        documents(&self.0)
     }
 }
 

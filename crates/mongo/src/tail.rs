@@ -46,17 +46,9 @@ pub enum Opened<T, B> {
 pub struct Batch(RawBatch);
 
 impl Batch {
-    /// Each entry as the server wrote it. An element that is no document would be a defect of the server.
+    /// Each entry as the server wrote it.
     pub fn entries(&self) -> impl Iterator<Item = std::result::Result<&[u8], String>> {
-        let (array, broken) = match self.0.doc_slices() {
-            Ok(array) => (Some(array), None),
-            Err(e) => (None, Some(e.to_string())),
-        };
-        let entries = array.into_iter().flatten().map(|element| match element {
-            Ok(element) => element.as_document().map(RawDocument::as_bytes).ok_or_else(|| "it is no document".into()),
-            Err(e) => Err(e.to_string()),
-        });
-        broken.map(Err).into_iter().chain(entries)
+        documents(&self.0).map(|entry| entry.map(RawDocument::as_bytes))
     }
 
     /// The bytes of the whole reply.
@@ -69,6 +61,19 @@ impl Batch {
         let time = self.0.as_raw_document().get_timestamp("lastCommittedOpTime").ok()?;
         Some(ClusterTime::new(time.time, time.increment))
     }
+}
+
+/// The documents of a batch. An element that is no document would be a defect of the server.
+pub(crate) fn documents(batch: &RawBatch) -> impl Iterator<Item = std::result::Result<&RawDocument, String>> {
+    let (array, broken) = match batch.doc_slices() {
+        Ok(array) => (Some(array), None),
+        Err(e) => (None, Some(e.to_string())),
+    };
+    let documents = array.into_iter().flatten().map(|element| match element {
+        Ok(element) => element.as_document().ok_or_else(|| "it is no document".into()),
+        Err(e) => Err(e.to_string()),
+    });
+    broken.map(Err).into_iter().chain(documents)
 }
 
 /// Where a stream is to begin.

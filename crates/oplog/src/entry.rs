@@ -148,18 +148,18 @@ impl<'a> Found<'a> {
             let field = field?;
             let wrong = |field, wanted| EntryError::Position { field, wanted };
             match field.name {
-                b"ts" => found.time = field.timestamp(),
-                b"t" => found.term = Some(field.integer().ok_or(wrong("t", "an integer"))?),
-                b"op" => found.op = field.text(),
-                b"o" => found.object = field.document(),
-                b"lsid" => found.session = Some(field.document().ok_or(wrong("lsid", "a document"))?),
-                b"txnNumber" => found.number = Some(field.integer().ok_or(wrong("txnNumber", "an integer"))?),
+                b"ts" => found.time = field.value.timestamp(),
+                b"t" => found.term = Some(field.value.integer().ok_or(wrong("t", "an integer"))?),
+                b"op" => found.op = field.value.text(),
+                b"o" => found.object = field.value.document(),
+                b"lsid" => found.session = Some(field.value.document().ok_or(wrong("lsid", "a document"))?),
+                b"txnNumber" => found.number = Some(field.value.integer().ok_or(wrong("txnNumber", "an integer"))?),
                 b"prevOpTime" => {
-                    let previous = field.optime().ok_or(wrong("prevOpTime", "an optime"))?;
+                    let previous = field.value.optime().ok_or(wrong("prevOpTime", "an optime"))?;
                     found.previous = Some((previous.time != ClusterTime::new(0, 0)).then_some(previous));
                 }
                 b"multiOpType" => {
-                    found.multi_op_type = Some(field.integer().ok_or(wrong("multiOpType", "an integer"))?)
+                    found.multi_op_type = Some(field.value.integer().ok_or(wrong("multiOpType", "an integer"))?)
                 }
                 _ => {}
             }
@@ -174,10 +174,10 @@ fn token(object: &[u8]) -> Result<Option<TokenNote<'_>>, EntryError> {
     for field in document::fields(object)? {
         let field = field?;
         match field.name {
-            b"stillpoint" => is_token = field.text() == Some("token"),
-            b"checkpoint" => checkpoint = field.text().and_then(|text| text.parse().ok()),
-            b"part" => part = field.text(),
-            b"attempt" => attempt = field.integer().and_then(|number| u32::try_from(number).ok()),
+            b"stillpoint" => is_token = field.value.text() == Some("token"),
+            b"checkpoint" => checkpoint = field.value.text().and_then(|text| text.parse().ok()),
+            b"part" => part = field.value.text(),
+            b"attempt" => attempt = field.value.integer().and_then(|number| u32::try_from(number).ok()),
             _ => {}
         }
     }
@@ -198,8 +198,8 @@ fn step(at: OpTime, found: &Found<'_>, object: &[u8]) -> Result<Option<Step>, En
             for field in fields {
                 let field = field?;
                 match field.name {
-                    b"partialTxn" => partial = field.boolean() == Some(true),
-                    b"prepare" => prepare = field.boolean() == Some(true),
+                    b"partialTxn" => partial = field.value.boolean() == Some(true),
+                    b"prepare" => prepare = field.value.boolean() == Some(true),
                     _ => {}
                 }
             }
@@ -223,7 +223,7 @@ fn step(at: OpTime, found: &Found<'_>, object: &[u8]) -> Result<Option<Step>, En
             for field in fields {
                 let field = field?;
                 if field.name == b"commitTimestamp" {
-                    time = field.timestamp();
+                    time = field.value.timestamp();
                 }
             }
             What::Commit(time.ok_or(EntryError::Field { at, field: "o.commitTimestamp", wanted: "a timestamp" })?)

@@ -4,11 +4,12 @@
 //! bytes are, the answer is a value or an error that says where, and never a panic.
 //!
 //! # Layout
+//! - [`document`]: the fields of a BSON document, in place
 //! - [`entry`]: one entry, read as far as routing and sealing need it
 //! - [`transactions`]: which transactions are open at a place in the stream, and which are at a time
 //! - [`segment`]: the file in which a run of entries is kept (docs/formats/segment.md)
 
-mod document;
+pub mod document;
 pub mod entry;
 pub mod segment;
 pub mod transactions;

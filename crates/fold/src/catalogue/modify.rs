@@ -2,7 +2,7 @@
 
 use bson::raw::{RawBson, RawBsonRef, RawDocument};
 
-use super::{CatalogueError, Collection, Fields, Result, malformed, number};
+use super::{CatalogueError, Collection, Fields, Result, malformed};
 
 #[cfg(test)]
 mod tests;
@@ -80,6 +80,16 @@ pub(super) fn apply(collection: &mut Collection, change: &RawDocument) -> Result
 /// A number as the server writes it into the catalogue: in the shorter type, if it fits.
 fn written(number: i64) -> RawBson {
     i32::try_from(number).map_or(RawBson::Int64(number), RawBson::Int32)
+}
+
+/// A whole number, as commands and options have it in any of three types.
+fn number(value: RawBsonRef<'_>) -> Option<i64> {
+    match value {
+        RawBsonRef::Int32(value) => Some(value.into()),
+        RawBsonRef::Int64(value) => Some(value),
+        RawBsonRef::Double(value) if value.fract() == 0.0 && value.abs() < 9e15 => Some(value as i64),
+        _ => None,
+    }
 }
 
 /// A flag that is there only when it is set.

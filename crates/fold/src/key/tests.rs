@@ -182,7 +182,7 @@ fn what_has_no_key_is_an_error() {
         Err(KeyError::Malformed(_))
     ));
     let mut deep = doc! {};
-    (0..raw::DEPTH - 2).for_each(|_| deep = doc! {"a": std::mem::take(&mut deep)});
+    (0..crate::DEPTH - 2).for_each(|_| deep = doc! {"a": std::mem::take(&mut deep)});
     key(deep.clone());
     let deep = doc! {"_id": {"b": deep}};
     assert_eq!(Key::of_document(&RawDocumentBuf::try_from(&deep).unwrap()), Err(KeyError::TooDeep));

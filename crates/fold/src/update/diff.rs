@@ -8,7 +8,7 @@
 
 use super::out::{self, Out, digits};
 use super::{Path, UpdateError, Wrong, text};
-use crate::raw::{self, ARRAY, BINARY, BOOLEAN, DOCUMENT, Field, INT32, Value};
+use stillpoint_oplog::document::{self as raw, ARRAY, BINARY, BOOLEAN, DOCUMENT, Field, INT32, Value};
 
 pub(super) fn apply(pre: &[u8], diff: &[u8]) -> Result<Vec<u8>, UpdateError> {
     let mut out = Out::new(pre.len() + diff.len());
@@ -252,7 +252,7 @@ fn binary(out: &mut Out, pre: Field<'_>, diff: Option<&[u8]>, path: &Path<'_>) -
     for field in path.in_update(raw::fields(diff))? {
         let field = path.in_update(field)?;
         match field.name {
-            b"o" if offset.is_none() => offset = field.value.integer(),
+            b"o" if offset.is_none() => offset = field.value.whole_number(),
             b"d" if data.is_none() => data = field.value.binary(),
             _ => return Err(path.error(Wrong::Unknown(text(field.name)))),
         }

@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 
 use super::out::{self, Out, digits};
 use super::{Path, UpdateError, Wrong, text};
-use crate::raw::{self, ARRAY, DOCUMENT, NULL, Value};
+use stillpoint_oplog::document::{self as raw, ARRAY, DOCUMENT, NULL, Value};
 
 /// The most elements that the server makes before a new one (`path_support.h`, `kMaxPaddingAllowed`).
 pub(super) const MAX_PADDING: u64 = 1_500_000;

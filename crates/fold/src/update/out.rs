@@ -1,7 +1,7 @@
 //! The document that is being made.
 
 use super::{MAX_LENGTH, Wrong};
-use crate::raw::{DOCUMENT, NULL, Value};
+use stillpoint_oplog::document::{DOCUMENT, NULL, Value};
 
 /// Bytes of a document that is not finished. It never grows past [`MAX_LENGTH`], whatever the update says.
 pub(super) struct Out {

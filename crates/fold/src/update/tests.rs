@@ -184,9 +184,9 @@ fn depth_has_a_limit() {
         applied(&pre, &v2(diff))
     };
     let inner = (doc! {"x": 1}, doc! {"u": {"x": 2}});
-    assert!(deep(raw::DEPTH - 2, inner.clone()).is_ok());
-    assert!(matches!(deep(raw::DEPTH, inner), Err(UpdateError::At { wrong: Wrong::TooDeep, .. })));
-    let path = vec!["a"; raw::DEPTH + 1].join(".");
+    assert!(deep(crate::DEPTH - 2, inner.clone()).is_ok());
+    assert!(matches!(deep(crate::DEPTH, inner), Err(UpdateError::At { wrong: Wrong::TooDeep, .. })));
+    let path = vec!["a"; crate::DEPTH + 1].join(".");
     let set = applied(&doc! {"_id": 1}, &doc! {"$set": {path: 1}});
     assert!(matches!(set, Err(UpdateError::At { wrong: Wrong::TooDeep, .. })));
 }

@@ -109,14 +109,16 @@ pub(super) fn read_header(bytes: &[u8]) -> Result<(Header, Vec<Block>), HeaderFa
     for field in fields(bytes)? {
         let field = field?;
         match field.name {
-            b"cluster" => cluster = field.text().and_then(|text| text.parse().ok()),
-            b"part" => part = field.text(),
-            b"first" => first = field.optime(),
-            b"last" => last = field.optime(),
+            b"cluster" => cluster = field.value.text().and_then(|text| text.parse().ok()),
+            b"part" => part = field.value.text(),
+            b"first" => first = field.value.optime(),
+            b"last" => last = field.value.optime(),
             b"entries" => entries = natural(field),
             b"bytes" => raw = natural(field),
-            b"previous" if field.is_null() => previous = Some(None),
-            b"previous" => previous = field.binary().and_then(|id| id.try_into().ok()).map(|id| Some(BlobId(id))),
+            b"previous" if field.value.is_null() => previous = Some(None),
+            b"previous" => {
+                previous = field.value.generic().and_then(|id| id.try_into().ok()).map(|id| Some(BlobId(id)))
+            }
             b"open" => open = list(field, transaction),
             b"blocks" => blocks = list(field, block),
             // From a later program, which would have changed the version if this one had to know it.
@@ -137,16 +139,16 @@ pub(super) fn read_header(bytes: &[u8]) -> Result<(Header, Vec<Block>), HeaderFa
 }
 
 fn natural(field: Field<'_>) -> Option<u64> {
-    field.integer().and_then(|number| u64::try_from(number).ok())
+    field.value.integer().and_then(|number| u64::try_from(number).ok())
 }
 
 fn length(field: Field<'_>) -> Option<usize> {
-    field.integer().and_then(|number| usize::try_from(number).ok())
+    field.value.integer().and_then(|number| usize::try_from(number).ok())
 }
 
 /// An array of documents, in the order of the file; what its names are is not looked at.
 fn list<T>(field: Field<'_>, read: fn(&[u8]) -> Option<T>) -> Option<Vec<T>> {
-    fields(field.array()?).ok()?.map(|item| read(item.ok()?.document()?)).collect()
+    fields(field.value.array()?).ok()?.map(|item| read(item.ok()?.value.document()?)).collect()
 }
 
 fn transaction(bytes: &[u8]) -> Option<OpenTransaction> {
@@ -154,11 +156,11 @@ fn transaction(bytes: &[u8]) -> Option<OpenTransaction> {
     for field in fields(bytes).ok()? {
         let field = field.ok()?;
         match field.name {
-            b"session" => session = Some(hex::encode(field.binary()?)),
-            b"number" => number = field.integer(),
-            b"first" => first = field.optime(),
-            b"last" => last = field.optime(),
-            b"prepared" => prepared = Some(field.timestamp()?),
+            b"session" => session = Some(hex::encode(field.value.generic()?)),
+            b"number" => number = field.value.integer(),
+            b"first" => first = field.value.optime(),
+            b"last" => last = field.value.optime(),
+            b"prepared" => prepared = Some(field.value.timestamp()?),
             _ => {}
         }
     }
@@ -170,7 +172,7 @@ fn block(bytes: &[u8]) -> Option<Block> {
     for field in fields(bytes).ok()? {
         let field = field.ok()?;
         match field.name {
-            b"first" => first = field.timestamp(),
+            b"first" => first = field.value.timestamp(),
             b"offset" => offset = natural(field),
             b"stored" => stored = length(field),
             b"raw" => raw = length(field),
