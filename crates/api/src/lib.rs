@@ -1,7 +1,7 @@
 //! The HTTP interface: what clients of the Atlas backup API read and ask for.
 //!
-//! It reads from the catalog and queues or deletes checkpoints there; it never talks to a cluster,
-//! never takes a checkpoint and never sees a private key. What it must answer is fixed by the
+//! It reads from the catalog and queues or deletes checkpoints and snapshots there; it never talks to a cluster,
+//! never takes either and never sees a private key. What it must answer is fixed by the
 //! published pages and real clients: documents with alphabetical keys, defined answers for every
 //! malformed request, one form of Digest challenge.
 //!
@@ -49,7 +49,7 @@ pub mod version;
 
 pub use base::PublicUrl;
 pub use digest::ha1;
-pub use document::{Place, View, checkpoint_document};
+pub use document::{Place, SnapshotView, View, checkpoint_document, snapshot_document};
 pub use gate::Interface;
 pub use server::{Limits, Options, Peer, Service, serve};
 pub use state::{ApiState, Settings};

@@ -60,6 +60,14 @@ impl Paging {
     }
 }
 
+/// Which snapshots a list has: those that are complete, unless it says otherwise, those that are not, or all.
+pub fn completed(query: &str) -> Result<Option<bool>, Refusal> {
+    match value(query, "completed")?.as_deref() {
+        Some("all") => Ok(None),
+        _ => boolean(query, "completed", true).map(Some),
+    }
+}
+
 fn refused(name: &str) -> Refusal {
     Refusal::new(Code::InvalidQueryParameter, [name])
 }
@@ -121,6 +129,23 @@ mod tests {
         assert_eq!(Common::parse(query), Ok(Common { pretty: true, envelope: false }));
         assert_eq!(Paging::parse(query), Ok(Paging { page: 2, per_page: 500, count: false }));
         assert_eq!(Common::parse("%70retty=tru%65"), Ok(Common { pretty: true, envelope: false }));
+    }
+
+    #[test]
+    fn a_list_of_snapshots_has_the_complete_ones_unless_it_says_otherwise() {
+        for (query, expected) in [
+            ("", Some(true)),
+            ("x=all", Some(true)),
+            ("completed=true", Some(true)),
+            ("completed=false", Some(false)),
+            ("completed=all", None),
+            ("completed=%61ll", None),
+        ] {
+            assert_eq!(completed(query), Ok(expected), "{query}");
+        }
+        for query in ["completed", "completed=", "completed=ALL", "completed=all&completed=all", "completed=none"] {
+            assert_eq!(completed(query), Err(refused("completed")), "{query}");
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! One trait, [`Catalog`], that says nothing of how it is kept; [`sqlite`] is the embedded one. It
 //! decides what may be written together and who may write: names are unique, a cluster has at most
-//! one unfinished checkpoint, the segments of a stream follow each other, and checkpoints and streams are
-//! only written under a [`Lease`] that still holds.
+//! one unfinished checkpoint and one unfinished snapshot, the segments of a stream follow each other,
+//! a blob lives as long as a record has it, and checkpoints, snapshots and streams are only written
+//! under a [`Lease`] that still holds.
 //! It never talks to a cluster and knows nothing of HTTP.
 //!
 //! Secrets (a cluster's URI, a key's HA1, the hash of a service account's secret) are sealed before they reach the store and opened on the
@@ -26,9 +27,11 @@ use secrecy::SecretString;
 use std::time::Duration;
 use stillpoint_core::checkpoint::{Checkpoint, PartId};
 use stillpoint_core::schedule::{Schedule, Setting};
+use stillpoint_core::snapshot::Snapshot;
 use stillpoint_core::stream::{CaptureReport, Gap, Segment, StoredToken, Stream};
+use stillpoint_core::verification::Verification;
 use stillpoint_core::{
-    CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime, ProjectId, Role, VaultId,
+    CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime, ProjectId, Role, SnapshotId, VaultId,
 };
 
 pub use records::{
@@ -60,10 +63,16 @@ pub enum CatalogError {
         "checkpoint {0} of this cluster is not yet finished: wait for it, or see what holds it with `stillpoint status`"
     )]
     CheckpointUnderWay(CheckpointId),
+    #[error(
+        "snapshot {0} of this cluster is not yet finished: wait for it, or see what holds it with `stillpoint status`"
+    )]
+    SnapshotUnderWay(SnapshotId),
     #[error("another holder has the lease of this cluster")]
     Fenced,
     #[error("checkpoint {0} has gone further than what was to be written")]
     Outdated(CheckpointId),
+    #[error("snapshot {0} has gone further than what was to be written")]
+    SnapshotOutdated(SnapshotId),
     #[error("a record that cannot be was to be written, a defect: {0}")]
     BrokenRule(&'static str),
     #[error("a segment that does not follow what is stored was to be added to it: {0}")]
@@ -78,7 +87,7 @@ pub enum CatalogError {
     #[error("there is no {0} to be found; it may have been removed meanwhile")]
     Gone(&'static str),
     #[error(
-        "{0} is in use by a checkpoint that is not yet finished: wait for it; `stillpoint status` says how far it is"
+        "{0} is in use by a checkpoint or a snapshot that is not yet finished: wait for it; `stillpoint status` says how far it is"
     )]
     InUse(&'static str),
     #[error("another `stillpoint serve` has this catalog open ({0}): stop it first")]
@@ -154,7 +163,7 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn count_clusters(&self, project: ProjectId) -> Result<u64>;
     /// By name; of one project, or all.
     async fn clusters(&self, project: Option<ProjectId>) -> Result<Vec<Cluster>>;
-    /// Forgets a cluster and all that is kept of it, and notes the blobs of its segments as doomed at `now`;
+    /// Forgets a cluster and all that is kept of it, and notes its blobs as doomed at `now`;
     /// refused while one of its checkpoints is unfinished.
     async fn remove_cluster(&self, id: ClusterId, now: Timestamp) -> Result<()>;
 
@@ -188,6 +197,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn checkpoints(&self, cluster: ClusterId, page: Page) -> Result<Vec<Checkpoint>>;
     async fn count_checkpoints(&self, cluster: ClusterId) -> Result<u64>;
     async fn unfinished_checkpoint(&self, cluster: ClusterId) -> Result<Option<Checkpoint>>;
+    /// Notes what came of comparing a checkpoint that has ended with its cluster; what was noted before goes.
+    async fn note_verification(&self, lease: &Lease, id: CheckpointId, verification: &Verification) -> Result<()>;
     /// Forgets a checkpoint; refused while it is unfinished.
     async fn delete_checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<()>;
     /// Forgets a queued checkpoint that no server has begun; whether it was still queued.
@@ -260,10 +271,46 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// The tokens of a checkpoint in stored segments, by the parts' keys, then time.
     async fn stored_tokens(&self, cluster: ClusterId, checkpoint: CheckpointId) -> Result<Vec<(PartId, StoredToken)>>;
 
+    /// Queues a snapshot; `SnapshotUnderWay` while another of the cluster is unfinished.
+    async fn queue_snapshot(&self, snapshot: &Snapshot) -> Result<()>;
+    /// Writes a snapshot, and notes these blobs as its own, beside those that were noted before: they live as
+    /// long as it. `Fenced` when the lease is no longer this holder's, `SnapshotOutdated` when the stored one
+    /// has ended or is in a later state, `BeingDeleted` if it is too late for one of the blobs. When it ends,
+    /// its pieces are forgotten.
+    async fn save_snapshot(&self, lease: &Lease, snapshot: &Snapshot, blobs: &[String]) -> Result<()>;
+    /// Changes how long one that has ended is kept; gives what it became.
+    async fn keep_snapshot(
+        &self,
+        cluster: ClusterId,
+        id: SnapshotId,
+        expires: Option<Timestamp>,
+        do_not_delete: bool,
+    ) -> Result<Snapshot>;
+    async fn snapshot(&self, cluster: ClusterId, id: SnapshotId) -> Result<Option<Snapshot>>;
+    /// Newest first.
+    async fn snapshots(&self, cluster: ClusterId, page: Page) -> Result<Vec<Snapshot>>;
+    async fn count_snapshots(&self, cluster: ClusterId) -> Result<u64>;
+    async fn unfinished_snapshot(&self, cluster: ClusterId) -> Result<Option<Snapshot>>;
+    /// Forgets a snapshot, and dooms the blobs that no other has; refused while it, or one that goes on from
+    /// it, is unfinished.
+    async fn delete_snapshot(&self, cluster: ClusterId, id: SnapshotId, now: Timestamp) -> Result<()>;
+    /// Notes what was read of a part for an unfinished snapshot, in the reader's own words, and the blobs that
+    /// it is in, as [`save_snapshot`](Catalog::save_snapshot) does; `SnapshotOutdated` when it has ended.
+    async fn add_pieces(
+        &self,
+        lease: &Lease,
+        id: SnapshotId,
+        part: &PartId,
+        pieces: &[String],
+        blobs: &[String],
+    ) -> Result<()>;
+    /// In the order in which they were added.
+    async fn pieces(&self, cluster: ClusterId, id: SnapshotId, part: &PartId) -> Result<Vec<String>>;
+
     /// Forgets the oldest segments of a part whose last entries are before `before`, at most
     /// [`DROPPED_AT_ONCE`] and never the newest, and notes their blobs as doomed at `now`; how many.
     async fn drop_segments(&self, lease: &Lease, part: &PartId, before: OpTime, now: Timestamp) -> Result<u64>;
-    /// Notes blobs as doomed at `now`, those that no segment has and that are not doomed yet; how many.
+    /// Notes blobs as doomed at `now`, those that no segment and no snapshot has and that are not doomed yet; how many.
     async fn doom(&self, names: &[String], now: Timestamp) -> Result<u64>;
     /// The names of blobs that were doomed before `before`, at most `most`, the oldest first, but before them
     /// those that were condemned.
@@ -272,6 +319,6 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn condemn(&self, names: &[String]) -> Result<Vec<String>>;
     /// Once they have been deleted.
     async fn forget_doomed(&self, names: &[String]) -> Result<()>;
-    /// Of these names of blobs, those that are neither a segment's nor doomed.
+    /// Of these names of blobs, those that are neither a segment's nor a snapshot's nor doomed.
     async fn unreferenced(&self, names: &[String]) -> Result<Vec<String>>;
 }

@@ -147,6 +147,7 @@ pub struct Page {
 
 impl Page {
     pub const FIRST: Page = Page { skip: 0, take: 1 };
+    pub const ALL: Page = Page { skip: 0, take: u64::MAX };
 }
 
 // Written by hand, so that a secret cannot come into a log with a record.

@@ -7,8 +7,17 @@
 use std::fmt;
 
 use crate::ClusterTime;
-use crate::checkpoint::{Checkpoint, PartId};
+use crate::checkpoint::{Checkpoint, PartId, State};
+use crate::snapshot::{Data, Snapshot};
 use crate::stream::{Gap, Segment, Stream};
+
+/// What is stored of a cluster.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stored<'a> {
+    pub streams: &'a [Stream],
+    pub gaps: &'a [Gap],
+    pub snapshots: &'a [Snapshot],
+}
 
 /// What keeps a time from being restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +28,10 @@ pub enum Obstacle {
     BeforeCapture { part: PartId, since: ClusterTime },
     /// Entries are missing.
     Gap(Gap),
+    /// A transaction that was prepared by then is not ended in what is stored of the part.
+    Unresolved { part: PartId, prepared: ClusterTime },
+    /// No snapshot has the part as of then or before.
+    NoSnapshot(PartId),
 }
 
 impl Obstacle {
@@ -28,6 +41,8 @@ impl Obstacle {
             Obstacle::NotCaptured(_) => "NOT_CAPTURED",
             Obstacle::BeforeCapture { .. } => "BEFORE_CAPTURE",
             Obstacle::Gap(gap) => gap.cause.name(),
+            Obstacle::Unresolved { .. } => "TRANSACTION_UNRESOLVED",
+            Obstacle::NoSnapshot(_) => "NO_SNAPSHOT",
         }
     }
 }
@@ -38,25 +53,55 @@ impl fmt::Display for Obstacle {
             Obstacle::NotCaptured(part) => write!(f, "{part}: its oplog is not stored."),
             Obstacle::BeforeCapture { part, since } => write!(f, "{part}: its oplog is stored from {since} on."),
             Obstacle::Gap(gap) => gap.fmt(f),
+            Obstacle::Unresolved { part, prepared } => {
+                write!(f, "{part}: a transaction that was prepared at {prepared} is not known to have ended.")
+            }
+            Obstacle::NoSnapshot(part) => write!(f, "{part}: no snapshot has it as of then or before."),
         }
     }
 }
 
-/// What of the streams keeps a checkpoint from being restored; nothing of one that has no cut.
-pub fn obstacles(checkpoint: &Checkpoint, streams: &[Stream], gaps: &[Gap]) -> Vec<Obstacle> {
-    let Some(cut) = checkpoint.cut else { return Vec::new() };
-    checkpoint.parts.iter().flat_map(|part| obstacles_of(&part.id, cut, streams, gaps)).collect()
-}
-
-fn obstacles_of(part: &PartId, time: ClusterTime, streams: &[Stream], gaps: &[Gap]) -> Vec<Obstacle> {
-    let Some(stream) = streams.iter().find(|stream| stream.part == *part) else {
-        return vec![Obstacle::NotCaptured(part.clone())];
-    };
-    if time < stream.since {
-        return vec![Obstacle::BeforeCapture { part: part.clone(), since: stream.since }];
+impl<'a> Stored<'a> {
+    /// Whether the cluster can be restored to a checkpoint now.
+    pub fn restorable(&self, checkpoint: &Checkpoint) -> bool {
+        checkpoint.state == State::Completed && checkpoint.cut.is_some() && self.obstacles(checkpoint).is_empty()
     }
-    let touching = gaps.iter().filter(|gap| gap.part == *part && gap.touches(time, time));
-    touching.map(|gap| Obstacle::Gap(gap.clone())).collect()
+
+    /// What keeps a checkpoint from being restored; nothing of one that has no cut.
+    pub fn obstacles(&self, checkpoint: &Checkpoint) -> Vec<Obstacle> {
+        let Some(cut) = checkpoint.cut else { return Vec::new() };
+        checkpoint.parts.iter().flat_map(|part| self.base(&part.id, cut).err().unwrap_or_default()).collect()
+    }
+
+    /// The newest data of a part from which its state at a time follows.
+    pub fn base(&self, part: &PartId, time: ClusterTime) -> Result<&'a Data, Vec<Obstacle>> {
+        let Some(stream) = self.streams.iter().find(|stream| stream.part == *part) else {
+            return Err(vec![Obstacle::NotCaptured(part.clone())]);
+        };
+        if time < stream.since {
+            return Err(vec![Obstacle::BeforeCapture { part: part.clone(), since: stream.since }]);
+        }
+        let touching =
+            |from: ClusterTime| self.gaps.iter().filter(move |gap| gap.part == *part && gap.touches(from, time));
+        let mut obstacles: Vec<_> = touching(time).map(|gap| Obstacle::Gap(gap.clone())).collect();
+        if let Some(prepared) = stream.unresolved.filter(|prepared| *prepared <= time) {
+            obstacles.push(Obstacle::Unresolved { part: part.clone(), prepared });
+        }
+        if !obstacles.is_empty() {
+            return Err(obstacles);
+        }
+        let data = self.snapshots.iter().filter_map(|snapshot| snapshot.data(part)).filter(|data| data.at <= time);
+        let mut data: Vec<_> = data.collect();
+        data.sort_by_key(|data| std::cmp::Reverse(data.at));
+        let newest = data.first().map(|data| data.stream);
+        match data.into_iter().find(|data| touching(data.stream).next().is_none()) {
+            Some(data) => Ok(data),
+            None => Err(match newest.and_then(|from| touching(from).next()) {
+                Some(gap) => vec![Obstacle::Gap(gap.clone())],
+                None => vec![Obstacle::NoSnapshot(part.clone())],
+            }),
+        }
+    }
 }
 
 /// The last time that is whole when nothing comes after `last`: every transaction prepared by then is
@@ -90,9 +135,9 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::checkpoint::{Part, State};
+    use crate::checkpoint::Part;
     use crate::stream::{BlobId, GapCause, OpenTransaction};
-    use crate::{CheckpointId, ClusterId, OpTime};
+    use crate::{CheckpointId, ClusterId, OpTime, SnapshotId, snapshot};
 
     fn time(seconds: u32) -> ClusterTime {
         ClusterTime::new(seconds, 1)
@@ -145,12 +190,13 @@ mod tests {
             since: time(since),
             began: Timestamp::UNIX_EPOCH,
             ended: None,
+            unresolved: None,
         };
         let part = |id: &PartId| Part { id: id.clone(), replica_set: "set".into(), term: None, token: None };
         let mut checkpoint =
             Checkpoint::queued(CheckpointId::new(Timestamp::UNIX_EPOCH, 1), cluster(), Timestamp::UNIX_EPOCH);
         checkpoint.parts = vec![part(&shard), part(&PartId::ConfigServers)];
-        assert_eq!(obstacles(&checkpoint, &[], &[]), [], "it has no cut yet");
+        assert_eq!(Stored::default().obstacles(&checkpoint), [], "it has no cut yet");
         (checkpoint.state, checkpoint.cut) = (State::Completed, Some(time(50)));
 
         let gap = Gap {
@@ -163,16 +209,104 @@ mod tests {
         };
         let elsewhere = Gap { part: PartId::ConfigServers, after: time(60), until: time(70), ..gap.clone() };
         let streams = [stream(&shard, 10), stream(&PartId::ConfigServers, 10)];
-        let found = obstacles(&checkpoint, &streams, &[gap.clone(), elsewhere.clone()]);
+        let snapshots = [snapshot(30, 20, &[&shard, &PartId::ConfigServers])];
+        let stored = Stored { streams: &streams, gaps: &[], snapshots: &snapshots };
+        assert!(stored.restorable(&checkpoint));
+        let gaps = [gap.clone(), elsewhere.clone()];
+        let torn = Stored { gaps: &gaps, ..stored };
+        let found = torn.obstacles(&checkpoint);
         assert_eq!(found, [Obstacle::Gap(gap)]);
+        assert!(!torn.restorable(&checkpoint));
         assert_eq!(found[0].code(), "ROLLED_OVER");
         assert!(!found[0].to_string().contains("larger"), "that is for the operator: {}", found[0]);
-        assert_eq!(obstacles(&checkpoint, &streams, &[elsewhere]), []);
+        assert_eq!(Stored { gaps: &[elsewhere], ..stored }.obstacles(&checkpoint), []);
 
         let late = [stream(&shard, 51)];
-        let missing = obstacles(&checkpoint, &late, &[]);
-        assert_eq!(missing[0], Obstacle::BeforeCapture { part: shard, since: time(51) });
+        let missing = Stored { streams: &late, ..stored }.obstacles(&checkpoint);
+        assert_eq!(missing[0], Obstacle::BeforeCapture { part: shard.clone(), since: time(51) });
         assert_eq!(missing[1], Obstacle::NotCaptured(PartId::ConfigServers));
+
+        // A transaction that was prepared by the cut belongs to it or not, and nobody knows.
+        let prepared = |at| Stream { unresolved: Some(time(at)), ..stream(&shard, 10) };
+        let open = [prepared(50), stream(&PartId::ConfigServers, 10)];
+        let unresolved = Obstacle::Unresolved { part: shard.clone(), prepared: time(50) };
+        assert_eq!(Stored { streams: &open, ..stored }.obstacles(&checkpoint), [unresolved]);
+        let later = [prepared(51), stream(&PartId::ConfigServers, 10)];
+        assert!(Stored { streams: &later, ..stored }.restorable(&checkpoint));
+
+        checkpoint.state = State::Failed;
+        assert!(!stored.restorable(&checkpoint));
+    }
+
+    fn snapshot(at: u32, stream: u32, parts: &[&PartId]) -> Snapshot {
+        let now = Timestamp::UNIX_EPOCH;
+        let data = Data {
+            manifest: BlobId([at as u8; 32]),
+            at: time(at),
+            stream: time(stream),
+            collections: 1,
+            documents: 1,
+            bytes: 5,
+            stored: 5,
+        };
+        let part = |id: &&PartId| snapshot::Part {
+            id: (*id).clone(),
+            replica_set: "set".into(),
+            read: None,
+            data: Some(data),
+        };
+        Snapshot {
+            state: snapshot::State::Completed,
+            ended: Some(now),
+            cut: Some(time(at)),
+            parts: parts.iter().map(part).collect(),
+            ..Snapshot::queued(SnapshotId::new(now, at.into()), cluster(), now)
+        }
+    }
+
+    #[test]
+    fn a_part_goes_on_from_the_newest_snapshot_that_no_gap_cuts_off() {
+        let part = PartId::ConfigServers;
+        let streams = [Stream {
+            cluster: cluster(),
+            part: part.clone(),
+            replica_set: "set".into(),
+            from: time(1),
+            complete_from: time(1),
+            since: time(1),
+            began: Timestamp::UNIX_EPOCH,
+            ended: None,
+            unresolved: None,
+        }];
+        let gap = |after, until| Gap {
+            part: part.clone(),
+            after: time(after),
+            until: time(until),
+            cause: GapCause::RolledOver,
+            found: Timestamp::UNIX_EPOCH,
+            detail: String::new(),
+        };
+        let unfinished = Snapshot { state: snapshot::State::Folding, ended: None, ..snapshot(45, 44, &[&part]) };
+        let snapshots =
+            [snapshot(20, 15, &[&part]), snapshot(40, 25, &[&part]), snapshot(60, 60, &[&part]), unfinished];
+        let base = |gaps: &[Gap], at| {
+            let stored = Stored { streams: &streams, gaps, snapshots: &snapshots };
+            stored.base(&part, time(at)).map(|data| data.at)
+        };
+        assert_eq!(base(&[], 50), Ok(time(40)), "one that is not complete is none, nor is a later one");
+        assert_eq!(base(&[], 40), Ok(time(40)));
+        assert_eq!(base(&[], 39), Ok(time(20)));
+        assert_eq!(base(&[], 19), Err(vec![Obstacle::NoSnapshot(part.clone())]));
+        assert_eq!(base(&[], 19).unwrap_err()[0].code(), "NO_SNAPSHOT");
+        // What the newest needs begins before its own time.
+        assert_eq!(base(&[gap(26, 27)], 50), Err(vec![Obstacle::Gap(gap(26, 27))]));
+        assert_eq!(base(&[gap(10, 15)], 50), Ok(time(40)));
+        assert_eq!(base(&[gap(41, 45)], 39), Ok(time(20)));
+        assert_eq!(base(&[gap(16, 17)], 39), Err(vec![Obstacle::Gap(gap(16, 17))]));
+        // Of another part nothing is known.
+        let other = PartId::Shard("rs0".into());
+        let stored = Stored { streams: &streams, gaps: &[], snapshots: &snapshots };
+        assert_eq!(stored.base(&other, time(50)), Err(vec![Obstacle::NotCaptured(other)]));
     }
 
     #[test]

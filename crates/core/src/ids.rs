@@ -124,6 +124,10 @@ id!(
     OrganizationId
 );
 id!(
+    /// A snapshot.
+    SnapshotId
+);
+id!(
     /// An API key or a service account (not what a client logs in with).
     CredentialId
 );

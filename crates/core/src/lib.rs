@@ -8,18 +8,24 @@
 //! - [`time`]: cluster times, the `Timestamp` of an oplog entry, and optimes
 //! - [`checkpoint`]: the record of a checkpoint and the state machine that takes one
 //! - [`stream`]: a part's oplog as it is kept: segments, gaps, open transactions
-//! - [`coverage`]: which times a stream can restore, and what of it may go
+//! - [`snapshot`]: the record of a snapshot
+//! - [`coverage`]: which times can be restored, and what of a stream may go
+//! - [`keeping`]: until when a snapshot is kept
+//! - [`verification`]: what came of comparing a cluster with what is stored of it
 //! - [`schedule`]: what is to be taken and kept, and when the next checkpoint is due
 //! - [`role`]: what a key or a service account may do
 
 pub mod checkpoint;
 pub mod coverage;
 pub mod ids;
+pub mod keeping;
 pub mod role;
 pub mod schedule;
+pub mod snapshot;
 pub mod stream;
 pub mod time;
+pub mod verification;
 
-pub use ids::{CatalogId, CheckpointId, ClusterId, CredentialId, OrganizationId, ProjectId, VaultId};
+pub use ids::{CatalogId, CheckpointId, ClusterId, CredentialId, OrganizationId, ProjectId, SnapshotId, VaultId};
 pub use role::Role;
 pub use time::{ClusterTime, OpTime};

@@ -1,4 +1,5 @@
-//! What is to be taken of a cluster and how long it is kept; and when its next checkpoint is due.
+//! What is to be taken of a cluster and how long it is kept; and when its next checkpoint and its next
+//! snapshot are due.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -116,6 +117,12 @@ impl Schedule {
     }
 }
 
+/// When the next snapshot is due, `last` being the end of the last one: at once if there is none.
+pub fn next_snapshot_due(schedule: &Schedule, last: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    let interval = Duration::from_secs(u64::from(schedule.snapshot_interval_hours) * 3_600);
+    last.map_or(now, |last| next_due(last, interval, now))
+}
+
 /// The next checkpoint is due one interval after the *end* of the last, so that a slow one is never
 /// followed at once by another. Before the first one `since` is when the cluster was added.
 pub fn next_due(since: Timestamp, interval: Duration, now: Timestamp) -> Timestamp {
@@ -161,6 +168,14 @@ mod tests {
             assert_eq!(serde_json::to_value(&schedule).unwrap()[setting.name()], value);
             assert!(!setting.allows(9_999));
         }
+    }
+
+    #[test]
+    fn the_first_snapshot_is_due_at_once_and_the_next_one_interval_after_its_end() {
+        let schedule = Schedule { snapshot_interval_hours: 8, ..Schedule::default() };
+        assert_eq!(next_snapshot_due(&schedule, None, at(1000)), at(1000));
+        assert_eq!(next_snapshot_due(&schedule, Some(at(500)), at(1000)), at(500 + 8 * 3_600));
+        assert_eq!(next_snapshot_due(&schedule, Some(at(999_999)), at(1000)), at(1000 + 8 * 3_600));
     }
 
     #[test]

@@ -75,6 +75,10 @@ pub struct Stream {
     /// When its shard was no longer in the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Timestamp>,
+    /// When the oldest transaction was prepared that is not ended in what is stored. What was prepared by a
+    /// time must be ended before the part can be restored to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unresolved: Option<ClusterTime>,
 }
 
 /// Where to go on reading an oplog.

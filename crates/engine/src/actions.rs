@@ -66,9 +66,7 @@ impl Actions {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Failed(format!("it took longer than {:?}", command.limit)),
         };
-        if let Some(hook) = &self.setup.after_action {
-            hook(command.action.name());
-        }
+        self.setup.done(command.action.name());
         outcome
     }
 

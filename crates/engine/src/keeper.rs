@@ -10,7 +10,7 @@ use stillpoint_core::schedule::next_due;
 use tokio_util::sync::CancellationToken;
 
 use crate::actions::Connection;
-use crate::{Setup, capture, retention, runner};
+use crate::{Setup, capture, retention, runner, snapshots};
 
 /// Keeps a cluster until `stop`: claims its lease whenever that can be had, and does under it what
 /// there is to do.
@@ -25,6 +25,9 @@ pub(crate) async fn keep(setup: Setup, cluster: Cluster, stop: CancellationToken
                 let stop_capture = CancellationToken::new();
                 let capture = capture::capture(setup.clone(), lease.clone(), connection.clone(), stop_capture.clone());
                 let capture = tokio::spawn(capture);
+                let snapshots = snapshots::take(setup.clone(), lease.clone(), connection.clone(), stop_capture.clone());
+                let snapshots = tokio::spawn(snapshots);
+                let verify = snapshots::watch(setup.clone(), lease.clone(), connection.clone(), stop_capture.clone());
                 let expire = retention::expire(setup.clone(), lease.clone(), stop_capture.clone());
                 let all = async {
                     tokio::join!(
@@ -38,7 +41,13 @@ pub(crate) async fn keep(setup: Setup, cluster: Cluster, stop: CancellationToken
                             let _ = capture.await;
                             lost.cancel();
                         },
-                        expire
+                        async {
+                            // As above; it ends by itself when all is stopped.
+                            let _ = snapshots.await;
+                            lost.cancel();
+                        },
+                        expire,
+                        verify
                     )
                 };
                 tokio::select! {

@@ -9,6 +9,7 @@
 //! - [`keeper`]: one cluster's lease, schedule and checkpoints
 //! - [`capture`]: one cluster's oplogs, into the vault
 //! - [`depot`]: the vault, opened when it first can be
+//! - [`snapshots`]: the data of its parts
 //! - [`retention`]: what nothing needs any more
 //! - [`stored`]: what is stored, read again and checked
 //! - [`runner`]: performs the commands of one checkpoint
@@ -22,6 +23,7 @@ mod fixture;
 mod keeper;
 mod retention;
 mod runner;
+pub mod snapshots;
 pub mod stored;
 mod supervisor;
 
@@ -37,6 +39,7 @@ use tokio::sync::{Notify, Semaphore};
 pub use capture::{Captures, Pace};
 pub use depot::Depot;
 pub use retention::Retention;
+pub use snapshots::Snapshots;
 pub use supervisor::Engine;
 
 /// Where the engine gets the time from.
@@ -65,6 +68,7 @@ pub struct Setup {
     /// How capture goes about it.
     pub pace: Pace,
     pub retention: Retention,
+    pub snapshots: Snapshots,
     /// How capture stands.
     pub captures: Arc<Captures>,
     /// Rung when a segment has been stored.
@@ -89,10 +93,17 @@ impl Setup {
             wake: Arc::new(Notify::new()),
             pace: Pace::default(),
             retention: Retention::default(),
+            snapshots: Snapshots::default(),
             captures: Arc::default(),
             stored: Arc::new(Notify::new()),
             room: Arc::new(Semaphore::new(capture::ROOM)),
             after_action: None,
+        }
+    }
+
+    fn done(&self, step: &'static str) {
+        if let Some(hook) = &self.after_action {
+            hook(step);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What nothing needs any more: old checkpoints, the oldest segments, and blobs that no record names.
+//! What nothing needs any more: old checkpoints and snapshots, the oldest segments, and blobs that no record names.
 //!
 //! Mark and sweep. The catalog forgets a segment and keeps its blob's name as doomed (the mark); the blob is
 //! deleted once it has been doomed for a time of grace (the sweep), so that whoever is reading it can end.
@@ -14,10 +14,14 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
-use stillpoint_catalog::{CatalogError, Lease};
+use stillpoint_catalog::{CatalogError, Lease, Page};
+use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::coverage::may_go_before;
+use stillpoint_core::keeping::{keep_from, may_go};
+use stillpoint_core::snapshot::{Snapshot, State};
 use stillpoint_core::stream::SEGMENTS;
 use stillpoint_core::{ClusterId, ClusterTime, OpTime};
+use stillpoint_snapshot::manifest::SNAPSHOTS;
 use stillpoint_vault::{Vault, VaultError};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -61,7 +65,7 @@ enum Failed {
     Left { blobs: usize, name: String, why: VaultError },
 }
 
-/// Lets a cluster's old checkpoints and segments go, round after round, until `stop`.
+/// Lets a cluster's old checkpoints, snapshots and segments go, round after round, until `stop`.
 pub(crate) async fn expire(setup: Setup, lease: Lease, stop: CancellationToken) {
     while !stop.is_cancelled() {
         match expire_once(&setup, &lease).await {
@@ -87,11 +91,25 @@ async fn expire_once(setup: &Setup, lease: &Lease) -> Result<(), CatalogError> {
         catalog.delete_checkpoint(cluster, id).await?;
         tracing::info!(checkpoint = %id, "checkpoint: its time is over");
     }
-    // What is older than the window is kept for the checkpoints that are.
-    let oldest_cut = catalog.oldest_cut(cluster).await?;
-    let keep_from = ClusterTime::at(earlier(now, window)).min(oldest_cut.unwrap_or(ClusterTime::MAX));
+    let schedule = catalog.schedule(cluster).await?;
+    let keep_from = keep_from(&schedule, catalog.oldest_cut(cluster).await?, now);
+    let mut snapshots = catalog.snapshots(cluster, Page::ALL).await?;
+    let failed = |snapshot: &Snapshot| snapshot.state == State::Failed && snapshot.ended < Some(earlier(now, window));
+    let failed: Vec<_> = snapshots.iter().filter(|snapshot| failed(snapshot)).map(|snapshot| snapshot.id).collect();
+    for id in may_go(&snapshots, keep_from, now).into_iter().chain(failed) {
+        match catalog.delete_snapshot(cluster, id, setup.now()).await {
+            Ok(()) => {
+                snapshots.retain(|snapshot| snapshot.id != id);
+                tracing::info!(snapshot = %id, "snapshot: its time is over");
+            }
+            // The next one goes on from it: it stays until that is done.
+            Err(CatalogError::InUse(_) | CatalogError::Gone(_)) => {}
+            Err(e) => return Err(e),
+        }
+    }
     for stream in catalog.streams(cluster).await? {
-        let Some(last) = catalog.segment_before(cluster, &stream.part, keep_from).await? else { continue };
+        let needed = needed_from(&snapshots, &stream.part, keep_from);
+        let Some(last) = catalog.segment_before(cluster, &stream.part, needed).await? else { continue };
         let before = may_go_before(&last);
         loop {
             let gone = catalog.drop_segments(lease, &stream.part, OpTime::new(before, i64::MIN), setup.now()).await?;
@@ -109,6 +127,19 @@ async fn expire_once(setup: &Setup, lease: &Lease) -> Result<(), CatalogError> {
         }
     }
     Ok(())
+}
+
+/// The time from which a part's oplog is needed: to restore what is kept, and to go on with snapshots.
+fn needed_from(snapshots: &[Snapshot], part: &PartId, keep_from: ClusterTime) -> ClusterTime {
+    let data = || snapshots.iter().filter_map(|snapshot| snapshot.data(part));
+    // The oldest times that are kept go on from this one; if all are later, from the first of them.
+    let oldest = data().filter(|data| data.at <= keep_from).max_by_key(|data| data.at);
+    let oldest = oldest.or_else(|| data().min_by_key(|data| data.at)).map(|data| data.stream);
+    let newest = data().max_by_key(|data| data.at).map(|data| data.stream);
+    // One that is under way needs all since it began.
+    let open = snapshots.iter().filter(|snapshot| !snapshot.state.ended());
+    let open = open.map(|snapshot| ClusterTime::at(earlier(snapshot.requested, APART))).min();
+    [oldest, newest, open].into_iter().flatten().fold(keep_from, ClusterTime::min)
 }
 
 /// What the windows are counted from: this host's clock, but no later than the newest stored entry, so that
@@ -175,13 +206,15 @@ async fn sweep_once(setup: &Setup) -> Result<u64, Failed> {
         // Only now: what is deleted and still doomed is deleted once more, which does nothing.
         setup.catalog.forget_doomed(&gone).await?;
     }
-    let listed = sweep.vault.list(SEGMENTS).try_filter(|blob| std::future::ready(blob.modified < before));
-    let mut pages = std::pin::pin!(listed.map_ok(|blob| blob.name).try_chunks(BATCH as usize));
-    while let Some(page) = pages.next().await {
-        let names = page.map_err(|e| e.1)?;
-        let unreferenced = setup.catalog.unreferenced(&names).await?;
-        if !unreferenced.is_empty() {
-            setup.catalog.doom(&unreferenced, now).await?;
+    for kind in [SEGMENTS, SNAPSHOTS] {
+        let listed = sweep.vault.list(kind).try_filter(|blob| std::future::ready(blob.modified < before));
+        let mut pages = std::pin::pin!(listed.map_ok(|blob| blob.name).try_chunks(BATCH as usize));
+        while let Some(page) = pages.next().await {
+            let names = page.map_err(|e| e.1)?;
+            let unreferenced = setup.catalog.unreferenced(&names).await?;
+            if !unreferenced.is_empty() {
+                setup.catalog.doom(&unreferenced, now).await?;
+            }
         }
     }
     // What a killed server left half-written.

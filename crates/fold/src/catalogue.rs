@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use bson::raw::{RawBson, RawDocument};
+use bson::raw::{CString, RawArrayBuf, RawBson, RawDocument, RawDocumentBuf, cstr};
+use bson::spec::BinarySubtype;
+use bson::{Binary, rawdoc};
 
 use crate::operation::{Command, Uuid};
 
@@ -93,6 +95,28 @@ impl Collection {
             }
         }
         Ok((uuid, Collection { ns, options: fields(options, &["uuid"])?, indexes }))
+    }
+
+    /// What [`listed`](Self::listed) reads again.
+    pub fn to_listed(&self, uuid: Uuid) -> RawDocumentBuf {
+        let document = |fields: &Fields| {
+            let mut document = RawDocumentBuf::new();
+            for (name, value) in fields {
+                // No name that was read from a document has a zero byte.
+                if let Ok(name) = CString::try_from(name.as_str()) {
+                    document.append(name, value.clone());
+                }
+            }
+            document
+        };
+        let mut options = document(&self.options);
+        let uuid = Binary { subtype: BinarySubtype::Uuid, bytes: uuid.0.to_vec() };
+        options.append(cstr!("uuid"), uuid);
+        let mut indexes = RawArrayBuf::new();
+        for spec in self.indexes.values() {
+            indexes.push(rawdoc! {"spec": document(spec), "ready": true});
+        }
+        rawdoc! {"md": {"ns": self.ns.as_str(), "options": options, "indexes": indexes}}
     }
 
     pub fn is_capped(&self) -> bool {

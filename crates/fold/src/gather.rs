@@ -22,12 +22,17 @@ mod tests;
 pub(crate) use payload::Payload;
 use payload::{DELETE, INSERT, UPDATE, UPSERT};
 
-/// Namespaces that each server writes by itself: their entries, where there are any, tell of a part only.
+/// Namespaces that servers write by themselves and for themselves: a part's sessions, index builds under way,
+/// keys that it signs with. They are no data of the cluster; their entries, where there are any, tell of a
+/// part only.
 pub fn is_derived(ns: &str) -> bool {
     ns.starts_with("local.")
+        || ns.ends_with(".system.profile")
         || matches!(
             ns,
-            "config.transactions"
+            "admin.system.keys"
+                | "config.system.indexBuilds"
+                | "config.transactions"
                 | "config.image_collection"
                 | "config.system.preimages"
                 | "config.system.change_collection"

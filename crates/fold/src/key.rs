@@ -16,6 +16,9 @@ mod number;
 #[cfg(test)]
 mod tests;
 
+/// The version of these bytes: they are stored, and what is stored says which they are.
+pub const VERSION: u32 = 1;
+
 /// An `_id`, as bytes whose order is MongoDB's. No key is the beginning of another.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Box<[u8]>);

@@ -60,6 +60,8 @@ pub struct Merge<'a, B: Iterator> {
     changes: &'a mut Sorted,
     pieces: &'a [Piece],
     emptied: Option<Moment>,
+    /// The first key that is no longer wanted.
+    limit: Option<&'a [u8]>,
     /// The last key of `base` that was taken.
     last: Option<Vec<u8>>,
 }
@@ -89,7 +91,12 @@ where
         while changes.peek()?.is_some_and(|record| record.collection < collection) {
             changes.pass();
         }
-        Ok(Merge { collection, base: base.fuse(), stored: None, changes, pieces, emptied, last: None })
+        Ok(Merge { collection, base: base.fuse(), stored: None, changes, pieces, emptied, limit: None, last: None })
+    }
+
+    /// Ends before a key: changes from there on are left. All keys of `base` must be before it.
+    pub fn before(self, limit: Option<&'a [u8]>) -> Self {
+        Merge { limit, ..self }
     }
 
     fn step(&mut self) -> Result<Option<Kept>, E> {
@@ -102,6 +109,7 @@ where
             let collection = self.collection;
             let changed = self.changes.peek().map_err(FoldError::from)?;
             let changed = changed.filter(|record| record.collection == collection).map(|record| record.key);
+            let changed = changed.filter(|key| self.limit.is_none_or(|limit| *key < limit));
             let is_next = |stored: &mut (Vec<u8>, Stored)| changed.is_none_or(|changed| stored.0[..] <= *changed);
             let (key, stored) = match (self.stored.take_if(is_next), changed) {
                 (Some((key, stored)), _) => (key, Some(stored)),

@@ -30,7 +30,8 @@ pub fn configure(dir: &Path, port: u16, interval: &str) -> Result<PathBuf> {
     let at = |name: &str| dir.join(name).display().to_string();
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:{port}\"\n\n[catalog]\nurl = \"sqlite:{}\"\n\n\
-         [secrets]\nkey_file = \"{}\"\n\n[checkpoint]\ninterval = \"{interval}\"\n",
+         [secrets]\nkey_file = \"{}\"\n\n[checkpoint]\ninterval = \"{interval}\"\n\n\
+         [capture]\nseal_after = \"2s\"\n\n[snapshots]\nscheduled = false\n",
         at("stillpoint.db"),
         at("stillpoint.key")
     );

@@ -80,6 +80,7 @@ impl Users {
                             "resource": {"db": "config", "collection": "system.sharding_ddl_coordinators"},
                             "actions": ["find"],
                         },
+                        {"resource": {"db": "", "collection": "system.views"}, "actions": ["find"]},
                         {
                             "resource": {"db": "config", "collection": "settings"},
                             "actions": ["find", "insert", "update", "remove"],

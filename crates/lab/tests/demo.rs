@@ -45,7 +45,7 @@ fn contains(environ: &[u8], needle: &str) -> bool {
 }
 
 fn check(reply: &Value) {
-    assert_eq!(reply["restorable"], false);
+    assert_eq!(reply["restorable"], true);
     assert!(reply["completed"].is_string() && reply["timestamp"].is_string(), "{reply}");
     let parts = reply["parts"].as_array().expect("parts");
     assert_eq!(parts.len(), 3, "two shards and the config servers");
@@ -59,6 +59,7 @@ fn once_it_prints_the_apis_reply_and_how_to_get_it_again_and_ends_by_itself() ->
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}");
     check(&serde_json::from_slice(&output.stdout)?);
+    assert!(told.contains("a snapshot read of the cluster at its time: EQUAL"), "{told}");
     assert!(told.contains("curl --digest") && told.contains("/backupCheckpoints/"), "{told}");
     assert_eq!(alive(&mark), Vec::<String>::new());
     Ok(())

@@ -37,7 +37,7 @@ macro_rules! needs {
         $(pub const $name: Need = Need {
             what: $what, action: $action, resource: $resource, namespace: $namespace, on: On::$on,
         };)*
-        /// Everything that capture and checkpoints need.
+        /// Everything that capture, checkpoints and snapshots need.
         pub const ALL: &[Need] = &[$($name),*];
     };
 }
@@ -46,6 +46,8 @@ needs! {
     READ_OPLOG: Every, "read the oplog", "find", "local.oplog.rs", Some(("local", "oplog.rs"));
     SEE_OPLOG_SIZE: Every, "see the size of the oplog", "collStats", "local.oplog.rs", Some(("local", "oplog.rs"));
     READ_TRANSACTIONS: Every, "see which transactions are prepared", "find", "config.transactions", Some(("config", "transactions"));
+    READ_DATA: Every, "read the collections", "find", "every collection", Some(("", ""));
+    READ_VIEWS: Every, "read the definitions of views", "find", "system.views of every database", Some(("", "system.views"));
     WRITE_NOTE: Every, "write a note into the oplog", "appendOplogNote", "the cluster", None;
     SEE_OPERATIONS: Every, "see the operations under way", "inprog", "the cluster", None;
     SEE_STATUS: Every, "see the replica set's status", "replSetGetStatus", "the cluster", None;
@@ -58,15 +60,6 @@ needs! {
     REMOVE_SETTINGS: ConfigServers, "remove balancer settings that were not there before", "remove", "config.settings", Some(("config", "settings"));
 }
 
-/// What a snapshot needs beside that.
-pub const READ_DATA: Need = Need {
-    what: "read the collections",
-    action: "find",
-    resource: "every collection",
-    namespace: Some(("", "")),
-    on: On::Every,
-};
-
 /// Needs no privilege at all.
 pub const NOTHING: Need =
     Need { what: "say hello", action: "none", resource: "the server", namespace: None, on: On::Every };
@@ -75,6 +68,7 @@ pub const NOTHING: Need =
 const ROLE: &str = r#"{createRole: "stillpoint", roles: ["backup", "clusterMonitor"], privileges: [
     {resource: {cluster: true}, actions: ["internal"]},
     {resource: {db: "config", collection: "system.sharding_ddl_coordinators"}, actions: ["find"]},
+    {resource: {db: "", collection: "system.views"}, actions: ["find"]},
     {resource: {db: "config", collection: "settings"}, actions: ["find", "insert", "update", "remove"]}]}"#;
 
 /// The commands that make the role and give it to `user` (`name` and `database`), or, without one,

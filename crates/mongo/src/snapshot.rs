@@ -7,13 +7,13 @@
 use bson::raw::cstr;
 use bson::raw::{RawDocument, RawDocumentBuf};
 use bson::spec::BinarySubtype;
-use bson::{Binary, RawBson, rawdoc};
+use bson::{Binary, RawBson, doc, rawdoc};
 use futures::StreamExt;
 use mongodb::error::{Error, ErrorKind};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use stillpoint_core::ClusterTime;
 
-use crate::error::MongoError;
+use crate::error::{MongoError, Result};
 use crate::part::{PartLink, timestamp};
 use crate::privileges::READ_DATA;
 use crate::tail::{documents, secondaries_first};
@@ -31,6 +31,15 @@ pub enum Order {
     ById { from: Option<RawBson> },
     /// That in which the collection has them: of a capped collection, or where the index of `_id` has a collation.
     Natural,
+}
+
+/// As of when documents are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    At(ClusterTime),
+    /// As a majority has them at some time that is not before this one: capped collections cannot be read as of
+    /// a time.
+    NotBefore(ClusterTime),
 }
 
 /// Why documents cannot be read as of a time.
@@ -57,14 +66,14 @@ pub struct Documents {
 pub struct Batch(RawBatch);
 
 impl Batch {
-    pub fn documents(&self) -> impl Iterator<Item = Result<&RawDocument, String>> {
+    pub fn documents(&self) -> impl Iterator<Item = std::result::Result<&RawDocument, String>> {
         documents(&self.0)
     }
 }
 
 impl PartLink {
     /// Every collection and view of the part as of `at`, each as `$listCatalog` has it.
-    pub async fn catalogue_at(&self, at: ClusterTime) -> Result<Vec<RawDocumentBuf>, ReadError> {
+    pub async fn catalogue_at(&self, at: ClusterTime) -> std::result::Result<Vec<RawDocumentBuf>, ReadError> {
         let command = rawdoc! {
             "aggregate": 1,
             "pipeline": [{"$listCatalog": {}}],
@@ -84,19 +93,18 @@ impl PartLink {
         Ok(all)
     }
 
-    /// A collection's documents as of `at`, or as a majority has them now: capped collections cannot be read
-    /// as of a time.
+    /// A collection's documents.
     pub async fn documents(
         &self,
         db: &str,
         collection: [u8; 16],
-        at: Option<ClusterTime>,
+        when: When,
         order: Order,
-    ) -> Result<Documents, ReadError> {
+    ) -> std::result::Result<Documents, ReadError> {
         let uuid = Binary { subtype: BinarySubtype::Uuid, bytes: collection.to_vec() };
-        let concern = match at {
-            Some(at) => rawdoc! {"level": "snapshot", "atClusterTime": timestamp(at)},
-            None => rawdoc! {"level": "majority"},
+        let (concern, at) = match when {
+            When::At(at) => (rawdoc! {"level": "snapshot", "atClusterTime": timestamp(at)}, Some(at)),
+            When::NotBefore(time) => (rawdoc! {"level": "majority", "afterClusterTime": timestamp(time)}, None),
         };
         let mut command =
             rawdoc! {"find": uuid, "readConcern": concern, "maxTimeMS": CURSOR_LIMIT_MS, "noCursorTimeout": false};
@@ -116,13 +124,28 @@ impl PartLink {
         self.open(db, command, what, at).await
     }
 
+    /// `featureCompatibilityVersion`.
+    pub async fn compatibility(&self) -> Result<String> {
+        let command = doc! {
+            "find": "system.version",
+            "filter": {"_id": "featureCompatibilityVersion"},
+            "limit": 1,
+            "singleBatch": true,
+            "readConcern": {"level": "majority"},
+            "maxTimeMS": 10_000,
+        };
+        let found = self.first_batch("admin", &READ_DATA, command).await?;
+        let version = found.first().and_then(|document| document.get_str("version").ok());
+        version.map(str::to_owned).ok_or_else(|| self.not_understood(&READ_DATA, "it has no version"))
+    }
+
     async fn open(
         &self,
         db: &str,
         command: RawDocumentBuf,
         what: String,
         at: Option<ClusterTime>,
-    ) -> Result<Documents, ReadError> {
+    ) -> std::result::Result<Documents, ReadError> {
         let database = self.client.database(db);
         let cursor = database.run_raw_cursor_command(command).selection_criteria(secondaries_first()).batch().await;
         match cursor {
@@ -145,7 +168,7 @@ impl PartLink {
 
 impl Documents {
     /// The next batch; none at the end.
-    pub async fn next(&mut self) -> Result<Option<Batch>, ReadError> {
+    pub async fn next(&mut self) -> std::result::Result<Option<Batch>, ReadError> {
         match self.cursor.next().await {
             None => Ok(None),
             Some(Ok(batch)) => Ok(Some(Batch(batch))),

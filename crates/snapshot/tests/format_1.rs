@@ -69,8 +69,8 @@ fn manifest(root: Root, cut: Cut) -> Manifest {
         cut,
         root: Some(root),
         pieces: vec![
-            Piece { from: None, to: Some(b"m".to_vec()), at: time(2) },
-            Piece { from: Some(b"m".to_vec()), to: None, at: time(3) },
+            Piece { from: None, to: Some(b"m".to_vec()), at: time(2), settled: time(2) },
+            Piece { from: Some(b"m".to_vec()), to: None, at: time(3), settled: time(3) },
         ],
     };
     let log = Collection {
@@ -79,7 +79,7 @@ fn manifest(root: Root, cut: Cut) -> Manifest {
         definition: doc! {"options": {"capped": true, "size": 4096}}.to_vec().unwrap(),
         layout: Layout::Insertion,
         root: None,
-        pieces: vec![Piece { from: None, to: None, at: time(2) }],
+        pieces: vec![Piece { from: None, to: None, at: time(2), settled: time(2) }],
         ..orders.clone()
     };
     Manifest {

@@ -1,10 +1,12 @@
 //! The command line's grammar.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
-use stillpoint_core::{CheckpointId, ClusterTime, Role};
+use jiff::Timestamp;
+use stillpoint_core::{CheckpointId, ClusterTime, Role, SnapshotId};
 
 /// Checkpoints and point-in-time restore for sharded MongoDB clusters.
 #[derive(Debug, Parser)]
@@ -43,6 +45,42 @@ pub enum Command {
     /// Checkpoints of a cluster.
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
+    /// Snapshots of a cluster: the data that checkpoints are restored from, with the stored oplogs.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Compare what is stored of a point in time with what the cluster itself says of it.
+    Verify {
+        #[command(flatten)]
+        point: PointArgs,
+    },
+    /// Write the data at a point in time to files, laid out as mongodump does: OUT/PART/DB/COLLECTION.bson.
+    Export {
+        #[command(flatten)]
+        point: PointArgs,
+        /// A shard, by name, or `config` for the config servers; repeat it for more. All without it.
+        #[arg(long = "part", value_name = "NAME")]
+        parts: Vec<String>,
+        /// A database, or a collection as DB.COLLECTION; repeat it for more. All without it.
+        #[arg(long, value_name = "NS")]
+        only: Vec<String>,
+        /// A folder that is not there yet.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Print a collection's documents at a point in time, or one of them, as lines of extended JSON.
+    Cat {
+        #[command(flatten)]
+        point: PointArgs,
+        /// A shard, by name, or `config` for the config servers; repeat it for more. All without it.
+        #[arg(long = "part", value_name = "NAME")]
+        parts: Vec<String>,
+        /// The collection, as DB.COLLECTION.
+        #[arg(long, value_name = "NS")]
+        ns: String,
+        /// The document's _id, in extended JSON: 7, '"seven"', '{"$oid": "…"}'.
+        #[arg(long, value_name = "JSON")]
+        id: Option<String>,
+    },
     /// The stored oplogs.
     #[command(subcommand)]
     Oplog(OplogCommand),
@@ -211,6 +249,39 @@ pub struct OfCluster {
     pub cluster: String,
 }
 
+/// A point in time to look at.
+#[derive(Debug, Args)]
+#[group(id = "point")]
+pub struct PointArgs {
+    #[command(flatten)]
+    pub of: OfCluster,
+    /// What a checkpoint restores to.
+    #[arg(long, value_name = "ID", group = "time", required_unless_present_any = ["snapshot", "at"])]
+    pub checkpoint: Option<CheckpointId>,
+    /// What a snapshot is of.
+    #[arg(long, value_name = "ID", group = "time")]
+    pub snapshot: Option<SnapshotId>,
+    /// Any time that is stored: 2026-11-24T08:00:00Z, or SECONDS:INCREMENT for a cluster time.
+    #[arg(long, value_name = "TIME", group = "time")]
+    pub at: Option<At>,
+}
+
+/// A cluster time, or a date: what was written before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At(pub ClusterTime);
+
+impl FromStr for At {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<At, String> {
+        if let Ok(time) = text.parse() {
+            return Ok(At(time));
+        }
+        let date: Timestamp = text.parse().map_err(|_| "write it as 2026-11-24T08:00:00Z or SECONDS:INCREMENT")?;
+        Ok(At(ClusterTime::at(date)))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum CheckpointCommand {
     /// Take a checkpoint now: the server takes it, this command waits for the end.
@@ -240,6 +311,38 @@ pub enum CheckpointCommand {
         #[command(flatten)]
         of: OfCluster,
         id: CheckpointId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Take a snapshot now: the server takes it, this command waits for the end and tells how far it is.
+    Take {
+        #[command(flatten)]
+        of: OfCluster,
+        /// Only ask for it.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// List the snapshots, newest first, those that are not complete too.
+    List {
+        #[command(flatten)]
+        of: OfCluster,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: u64,
+    },
+    /// Show a snapshot.
+    Show {
+        #[command(flatten)]
+        of: OfCluster,
+        id: SnapshotId,
+    },
+    /// Delete a snapshot that has ended and that nothing needs.
+    Delete {
+        #[command(flatten)]
+        of: OfCluster,
+        id: SnapshotId,
     },
 }
 

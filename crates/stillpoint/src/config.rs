@@ -17,6 +17,7 @@ use stillpoint_api::audit::Keep;
 use stillpoint_api::rates::Rate;
 use stillpoint_core::checkpoint::Limits;
 use stillpoint_core::schedule::INTERVALS_MIN;
+use stillpoint_engine::snapshots::state::Room;
 use stillpoint_engine::{Pace, Retention};
 use stillpoint_vault::{MasterKey, Options};
 
@@ -37,6 +38,7 @@ pub struct Config {
     pub secrets: Secrets,
     pub capture: Capture,
     pub checkpoint: Checkpoint,
+    pub snapshots: Snapshots,
     pub metrics: Metrics,
     pub audit: Audit,
     pub log: Log,
@@ -170,6 +172,39 @@ pub struct Capture {
 impl Default for Capture {
     fn default() -> Self {
         Capture { seal_after: signed(Pace::default().seal_after) }
+    }
+}
+
+/// The snapshots of the clusters' data.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Snapshots {
+    /// Whether they are taken as each cluster's schedule says; else only when somebody asks for one.
+    pub scheduled: bool,
+    /// Whether each checkpoint is compared with the cluster as soon as it can be restored: all of the cluster's
+    /// data is read for it.
+    pub verify: bool,
+    /// Parts that are read or folded at once; of a part that is read, one cursor is open.
+    pub parts_at_once: usize,
+    /// So much of a part's documents is read until it is noted: what a crash may cost.
+    pub note_mib: u64,
+    /// Of memory for sorting what the oplogs say, for each of those; the rest goes to temporary files.
+    pub memory_mib: usize,
+    /// For temporary files; the system's own folder if it is not given.
+    pub temp_folder: Option<PathBuf>,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        let engine = stillpoint_engine::Snapshots::default();
+        Snapshots {
+            scheduled: engine.scheduled,
+            verify: engine.verify,
+            parts_at_once: engine.parts_at_once,
+            note_mib: engine.haul >> 20,
+            memory_mib: engine.room.memory >> 20,
+            temp_folder: None,
+        }
     }
 }
 
@@ -416,6 +451,25 @@ impl Config {
     }
 
     /// How long things are kept.
+    pub fn snapshots(&self) -> Result<stillpoint_engine::Snapshots, CliError> {
+        let Snapshots { scheduled, verify, parts_at_once, note_mib, memory_mib, temp_folder } = &self.snapshots;
+        let fits = |mib: u64, least: u64| (least..=1 << 20).contains(&mib);
+        if *parts_at_once == 0 || !fits(*note_mib, 1) || !fits(*memory_mib as u64, 4) {
+            let why = "snapshots.parts_at_once must be at least 1, snapshots.note_mib from 1 and snapshots.memory_mib from 4 \
+                       to 1048576";
+            return Err(CliError::Config(why.into()));
+        }
+        let folder = temp_folder.as_ref().map_or_else(std::env::temp_dir, |folder| self.path(folder));
+        let room = Room { memory: memory_mib << 20, folder };
+        Ok(stillpoint_engine::Snapshots {
+            scheduled: *scheduled,
+            verify: *verify,
+            parts_at_once: *parts_at_once,
+            haul: note_mib << 20,
+            room,
+        })
+    }
+
     pub fn retention(&self) -> Retention {
         Retention { checkpoints: self.checkpoint.keep, grace: self.vault.grace, ..Retention::default() }
     }

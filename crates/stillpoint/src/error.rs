@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use stillpoint_catalog::CatalogError;
+use stillpoint_engine::snapshots::SnapshotError;
 use stillpoint_engine::stored::StoredError;
 use stillpoint_mongo::MongoError;
 use stillpoint_vault::VaultError;
@@ -24,6 +25,8 @@ pub enum CliError {
     Vault(#[from] VaultError),
     #[error(transparent)]
     Stored(#[from] StoredError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     #[error("{0}")]
     Failed(String),
     #[error("{path} cannot be read: {why}")]

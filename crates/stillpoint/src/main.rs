@@ -68,6 +68,12 @@ async fn run(cli: Cli) -> Result<(), CliError> {
                 }
                 Command::Cluster(command) => commands::cluster::run(&config, &output, command).await,
                 Command::Checkpoint(command) => commands::checkpoint::run(&config, &output, command).await,
+                Command::Snapshot(command) => commands::snapshot::run(&config, &output, command).await,
+                Command::Verify { point } => commands::verify::run(&config, &output, point).await,
+                Command::Export { point, parts, only, out } => {
+                    commands::export::run(&config, &output, point, parts, only, &out).await
+                }
+                Command::Cat { point, parts, ns, id } => commands::cat::run(&config, point, parts, ns, id).await,
                 Command::Oplog(command) => commands::oplog::run(&config, &output, command).await,
                 Command::Vault(command) => commands::vault::run(&config, &output, command).await,
                 Command::Status { check } => commands::status::run(&config, &output, check).await,

@@ -145,6 +145,7 @@ fn parameters(route: &Route) -> Vec<Value> {
                 "groupId" => (id.clone(), "The project."),
                 "clusterId" => (id.clone(), "The cluster, by its id."),
                 "clusterName" => (json!({"type": "string", "minLength": 1}), "The cluster, by its name."),
+                "snapshotId" => (id.clone(), "The snapshot."),
                 _ => (id.clone(), "The checkpoint."),
             };
             json!({"name": name, "in": "path", "required": true, "schema": schema, "description": what})
@@ -159,12 +160,16 @@ fn parameters(route: &Route) -> Vec<Value> {
         let wrapped = "Whether the reply is wrapped in an object with its HTTP status, for clients that cannot see it.";
         query("envelope", json!({"type": "boolean", "default": false}), wrapped);
     }
-    if operation.query == Query::List {
+    if operation.query.is_list() {
         let number =
             |default: u64, most: u64| json!({"type": "integer", "minimum": 1, "maximum": most, "default": default});
         query("pageNum", number(1, HIGHEST_PAGE), "The page, counted from 1.");
         query("itemsPerPage", number(100, MOST_PER_PAGE), "How many items a page has.");
         query("includeCount", json!({"type": "boolean", "default": true}), "Whether `totalCount` is told.");
+    }
+    if operation.query == Query::ListOfSnapshots {
+        let which = json!({"type": "string", "enum": ["all", "true", "false"], "default": "true"});
+        query("completed", which, "Whether those that are complete are listed, those that are not, or all.");
     }
     parameters
 }
@@ -178,7 +183,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator, error: &Schema, oau
         Some(document) => {
             let schema = match operation.query {
                 Query::Common => enveloped(&document(generator)),
-                Query::Nothing | Query::List => document(generator).into(),
+                _ => document(generator).into(),
             };
             let media_types: Vec<_> = match versioned {
                 true => operation.versions.iter().map(Version::media_type).collect(),
@@ -211,7 +216,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator, error: &Schema, oau
         let description = format!("{phrase}: `{}`.", names.join("`, `"));
         let schema = match operation.query {
             Query::Nothing => error.clone().into(),
-            Query::Common | Query::List => enveloped(error),
+            _ => enveloped(error),
         };
         responses.insert(
             status.to_string(),
@@ -256,6 +261,9 @@ fn refusals(operation: &Operation, versioned: bool) -> Vec<Code> {
     if operation.path.contains("{checkpointId}") {
         codes.extend([Code::InvalidCheckpointId, Code::CheckpointNotFound]);
     }
+    if operation.path.contains("{snapshotId}") {
+        codes.push(Code::SnapshotNotFound);
+    }
     if let Some(body) = &operation.body {
         codes.push(Code::BodyTooLarge);
         if body.media_type == "application/json" {
@@ -283,15 +291,18 @@ fn created(route: &Route, response: &mut Value) {
     for segment in route.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}')) {
         parameters.insert(segment.into(), format!("$request.path.{segment}").into());
     }
-    parameters.insert("checkpointId".into(), "$response.body#/id".into());
-    let to = |id: &'static str| {
-        let target = crate::operations::all().find(|operation| operation.id == id);
-        let id = target
-            .map(|operation| operation_id(&Route { surface: route.surface, path: route.path.clone(), operation }));
-        json!({"operationId": id, "parameters": parameters})
-    };
-    response["links"] =
-        json!({"get": to("getGroupClusterBackupCheckpoint"), "delete": to("deleteGroupClusterBackupCheckpoint")});
+    let mut links = Map::new();
+    for operation in crate::operations::all() {
+        let Some(name) = operation.path.strip_prefix(route.operation.path).and_then(|rest| rest.strip_prefix("/{"))
+        else {
+            continue;
+        };
+        parameters.insert(name.trim_end_matches('}').into(), "$response.body#/id".into());
+        let id = operation_id(&Route { surface: route.surface, path: route.path.clone(), operation });
+        let link = json!({"operationId": id, "parameters": parameters});
+        links.insert(operation.method.as_str().to_ascii_lowercase(), link);
+    }
+    response["links"] = links.into();
 }
 
 /// A field that is left out is never null.

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 use stillpoint_core::checkpoint::{Checkpoint, Part, PartId, Reason, State};
-use stillpoint_core::coverage::{Obstacle, obstacles};
-use stillpoint_core::stream::{Gap, Stream};
+use stillpoint_core::coverage::{Obstacle, Stored};
+use stillpoint_core::verification::Verification;
 use stillpoint_core::{CheckpointId, ClusterId, ProjectId};
 
 use super::{Date, Id, Link, Place, TimestampDocument};
@@ -14,9 +14,8 @@ use super::{Date, Id, Link, Place, TimestampDocument};
 pub struct View<'a> {
     pub place: &'a Place,
     pub checkpoint: &'a Checkpoint,
-    /// Of its cluster; without any, nothing is said of what they lack.
-    pub streams: &'a [Stream],
-    pub gaps: &'a [Gap],
+    /// Of its cluster; without a stream, nothing is said of what it lacks.
+    pub stored: Stored<'a>,
 }
 
 /// The document of one checkpoint, as Get One gives it.
@@ -47,7 +46,7 @@ pub struct CheckpointDocument<'a> {
     /// When the balancer was stopped and the checkpoint began.
     started: Date,
     /// This product's own: what the published document has no field for. In that of a completed checkpoint
-    /// only if something keeps it from being restored.
+    /// only if something keeps it from being restored, or it was verified.
     #[serde(skip_serializing_if = "Option::is_none")]
     stillpoint: Option<Progress>,
     /// The point in time that it restores to.
@@ -81,7 +80,7 @@ impl<'a> CheckpointDocument<'a> {
             id: checkpoint.id,
             links,
             parts: checkpoint.parts.iter().map(PartDocument::of).collect(),
-            restorable: checkpoint.restorable(),
+            restorable: view.stored.restorable(checkpoint),
             started: Date(checkpoint.started),
             stillpoint: Progress::of(view),
             timestamp: checkpoint.cut.map(|cut| Date(cut.date())),
@@ -129,7 +128,7 @@ struct Progress {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<FailureDocument>,
-    /// What of the stored oplogs keeps a completed checkpoint from being restored.
+    /// What keeps a completed checkpoint from being restored.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     obstacles: Vec<ObstacleDocument>,
     /// `QUEUED`, `STARTED`, `HOLDING`, `RELEASING` and the like, `FAILED`, or `COMPLETED`.
@@ -138,6 +137,25 @@ struct Progress {
     /// Something is in its way, and is tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<&'static str>,
+    /// What came of comparing what is stored of it with the cluster, if that was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification: Option<VerificationDocument>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Verification")]
+struct VerificationDocument {
+    /// When it was compared.
+    at: Date,
+    /// `EQUAL`; `PARTLY_COMPARED`, what could be compared is equal; `NOT_VERIFIABLE`, the servers can no longer
+    /// read that time; or `DIFFERENT`.
+    verdict: &'static str,
+}
+
+impl VerificationDocument {
+    fn of(verification: &Verification) -> VerificationDocument {
+        VerificationDocument { at: Date(verification.at), verdict: verification.verdict().name() }
+    }
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -151,7 +169,7 @@ struct FailureDocument {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Obstacle")]
 struct ObstacleDocument {
-    /// `NOT_CAPTURED`, `BEFORE_CAPTURE`, or a gap's cause.
+    /// `NOT_CAPTURED`, `BEFORE_CAPTURE`, a gap's cause, `TRANSACTION_UNRESOLVED` or `NO_SNAPSHOT`.
     code: &'static str,
     /// A sentence that names the part.
     detail: String,
@@ -167,11 +185,12 @@ impl Progress {
     /// The record's own texts may name hosts: only what is safe for any client goes in.
     fn of(view: &View) -> Option<Progress> {
         let checkpoint = view.checkpoint;
-        let found = match checkpoint.state == State::Completed && !view.streams.is_empty() {
-            true => obstacles(checkpoint, view.streams, view.gaps),
+        let found = match checkpoint.state == State::Completed && !view.stored.streams.is_empty() {
+            true => view.stored.obstacles(checkpoint),
             false => Vec::new(),
         };
-        if checkpoint.state == State::Completed && found.is_empty() {
+        let verification = checkpoint.verification.as_ref().map(VerificationDocument::of);
+        if checkpoint.state == State::Completed && found.is_empty() && verification.is_none() {
             return None;
         }
         let failed = checkpoint.failure.as_ref().filter(|_| checkpoint.state == State::Failed);
@@ -180,6 +199,7 @@ impl Progress {
             obstacles: found.into_iter().map(ObstacleDocument::of).collect(),
             state: checkpoint.state,
             trouble: checkpoint.trouble.as_ref().filter(|_| !checkpoint.state.ended()).map(|_| "retrying"),
+            verification,
         })
     }
 }

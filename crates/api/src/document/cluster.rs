@@ -89,6 +89,7 @@ impl<'a> ClusterDocument<'a> {
                 Link::new(&place.checkpoints_url, "http://mms.mongodb.com/checkpoints"),
                 Link::new(&place.group_url, "http://mms.mongodb.com/group"),
                 Link::below(&place.cluster_url, "snapshotSchedule", "http://mms.mongodb.com/snapshotSchedule"),
+                Link::new(&place.snapshots_url, "http://mms.mongodb.com/snapshots"),
             ],
             name: atlas.then_some(&cluster.name),
             stillpoint: (!gaps.is_empty()).then(|| Kept { gaps: gaps.iter().map(GapDocument::of).collect() }),

@@ -1,5 +1,7 @@
 //! Links, lists and envelopes.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use stillpoint_core::CheckpointId;
@@ -42,15 +44,15 @@ impl<'a> Link<'a> {
     }
 
     /// `child` of the resource at `url`.
-    pub fn below(url: &'a str, child: &'static str, rel: &'static str) -> Link<'a> {
-        Link { href: Href::Below(url, child), rel }
+    pub fn below(url: &'a str, child: impl Into<Cow<'static, str>>, rel: &'static str) -> Link<'a> {
+        Link { href: Href::Below(url, child.into()), rel }
     }
 
     pub fn item(collection: &'a str, id: CheckpointId) -> Link<'a> {
         Link { href: Href::Item(collection, id), rel: "self" }
     }
 
-    /// The links of page `page` of the list at `url`.
+    /// The links of page `page` of the list at `url`, which may have parameters of its own.
     pub fn paging(url: &'a str, page: u64, per_page: u64, more: bool) -> Vec<Link<'a>> {
         let link = |page, rel| Link { href: Href::Page { url, page, per_page }, rel };
         let mut links = vec![link(page, "self")];
@@ -68,7 +70,7 @@ impl<'a> Link<'a> {
 #[derive(Debug)]
 enum Href<'a> {
     Whole(&'a str),
-    Below(&'a str, &'static str),
+    Below(&'a str, Cow<'static, str>),
     Item(&'a str, CheckpointId),
     Page { url: &'a str, page: u64, per_page: u64 },
 }
@@ -80,7 +82,8 @@ impl Serialize for Href<'_> {
             Href::Below(url, child) => s.collect_str(&format_args!("{url}/{child}")),
             Href::Item(url, id) => s.collect_str(&format_args!("{url}/{id}")),
             Href::Page { url, page, per_page } => {
-                s.collect_str(&format_args!("{url}?pageNum={page}&itemsPerPage={per_page}"))
+                let mark = if url.contains('?') { '&' } else { '?' };
+                s.collect_str(&format_args!("{url}{mark}pageNum={page}&itemsPerPage={per_page}"))
             }
         }
     }

@@ -12,6 +12,7 @@ mod list;
 mod place;
 mod project;
 mod schedule;
+mod snapshot;
 
 use std::borrow::Cow;
 
@@ -26,6 +27,7 @@ pub use list::{Enveloped, Link, ListDocument};
 pub use place::Place;
 pub use project::ProjectDocument;
 pub use schedule::{ScheduleDocument, interval_min};
+pub use snapshot::{SnapshotDocument, SnapshotView, snapshot_document};
 
 /// `YYYY-MM-DDTHH:MM:SSZ`: whole seconds, as the published documents have.
 #[derive(Debug, Clone, Copy)]

@@ -8,7 +8,7 @@ use crate::surface::{ClusterBy, Surface};
 /// What is left of a cluster's name in a link: RFC 3986's unreserved characters.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The URLs above a checkpoint.
+/// The URLs above a checkpoint and a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     pub project: ProjectId,
@@ -17,6 +17,8 @@ pub struct Place {
     pub cluster_url: String,
     /// Of the collection.
     pub checkpoints_url: String,
+    /// Of the collection.
+    pub snapshots_url: String,
 }
 
 impl Place {
@@ -28,7 +30,8 @@ impl Place {
             ClusterBy::Id => format!("{group_url}/clusters/{cluster}"),
         };
         let checkpoints_url = [&cluster_url, "/", surface.checkpoints].concat();
-        Place { project, cluster, group_url, cluster_url, checkpoints_url }
+        let snapshots_url = format!("{cluster_url}/snapshots");
+        Place { project, cluster, group_url, cluster_url, checkpoints_url, snapshots_url }
     }
 
     pub fn checkpoint_url(&self, id: CheckpointId) -> String {

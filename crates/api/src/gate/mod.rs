@@ -257,7 +257,7 @@ impl Interface {
         };
         match operation.query {
             Query::Nothing => known.style.common = Common::default(),
-            Query::Common | Query::List => known.style.common = common?,
+            _ => known.style.common = common?,
         }
         let media_type = self.media_type(head, operation, at, known)?;
 

@@ -5,6 +5,8 @@ use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
 use stillpoint_catalog::{CatalogError, Page};
 use stillpoint_core::checkpoint::{Checkpoint, State};
+use stillpoint_core::coverage::Stored;
+use stillpoint_core::snapshot::Snapshot;
 use stillpoint_core::stream::{Gap, Stream};
 use stillpoint_core::{CheckpointId, ClusterId, Role};
 
@@ -107,8 +109,8 @@ async fn list(call: &Call) -> Result<Reply, Refusal> {
     };
 
     let place = call.place(&cluster)?;
-    let (streams, gaps) = kept(call, cluster.id, &found).await?;
-    let view = |checkpoint| View { place: &place, checkpoint, streams: &streams, gaps: &gaps };
+    let kept = Kept::of(call, cluster.id, &found).await?;
+    let view = |checkpoint| View { place: &place, checkpoint, stored: kept.stored() };
     let items = found.iter().map(|checkpoint| CheckpointDocument::item(&view(checkpoint))).collect();
     call.list(&place.checkpoints_url, paging, items, more, total_count)
 }
@@ -118,19 +120,35 @@ async fn get(call: &Call) -> Result<Reply, Refusal> {
     let id = id(call)?;
     let checkpoint = call.catalog().checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(id, call))?;
     let place = call.place(&cluster)?;
-    let (streams, gaps) = kept(call, cluster.id, std::slice::from_ref(&checkpoint)).await?;
-    let view = View { place: &place, checkpoint: &checkpoint, streams: &streams, gaps: &gaps };
+    let kept = Kept::of(call, cluster.id, std::slice::from_ref(&checkpoint)).await?;
+    let view = View { place: &place, checkpoint: &checkpoint, stored: kept.stored() };
     call.one(StatusCode::OK, &CheckpointDocument::one(&view))
 }
 
 /// What their restorability depends on, read once for all of them; nothing where it makes no difference.
-async fn kept(call: &Call, cluster: ClusterId, found: &[Checkpoint]) -> Result<(Vec<Stream>, Vec<Gap>), Refusal> {
-    if !found.iter().any(|checkpoint| checkpoint.state == State::Completed) {
-        return Ok(Default::default());
+#[derive(Default)]
+struct Kept {
+    streams: Vec<Stream>,
+    gaps: Vec<Gap>,
+    snapshots: Vec<Snapshot>,
+}
+
+impl Kept {
+    async fn of(call: &Call, cluster: ClusterId, found: &[Checkpoint]) -> Result<Kept, Refusal> {
+        if !found.iter().any(|checkpoint| checkpoint.state == State::Completed) {
+            return Ok(Kept::default());
+        }
+        let streams = call.catalog().streams(cluster).await?;
+        if streams.is_empty() {
+            return Ok(Kept::default());
+        }
+        let gaps = call.catalog().gaps(cluster).await?;
+        Ok(Kept { streams, gaps, snapshots: call.catalog().snapshots(cluster, Page::ALL).await? })
     }
-    let streams = call.catalog().streams(cluster).await?;
-    let gaps = if streams.is_empty() { Vec::new() } else { call.catalog().gaps(cluster).await? };
-    Ok((streams, gaps))
+
+    fn stored(&self) -> Stored<'_> {
+        Stored { streams: &self.streams, gaps: &self.gaps, snapshots: &self.snapshots }
+    }
 }
 
 async fn create(call: &Call) -> Result<Reply, Refusal> {
@@ -149,7 +167,7 @@ async fn create(call: &Call) -> Result<Reply, Refusal> {
     call.interface.outside.wake.notify_waiters();
 
     let place = call.place(&cluster)?;
-    let document = CheckpointDocument::one(&View { place: &place, checkpoint: &checkpoint, streams: &[], gaps: &[] });
+    let document = CheckpointDocument::one(&View { place: &place, checkpoint: &checkpoint, stored: Stored::default() });
     let reply = call.one(StatusCode::CREATED, &document)?;
     // A URL of unreserved characters is always a header value.
     Ok(match HeaderValue::try_from(place.checkpoint_url(id)) {

@@ -8,6 +8,7 @@ mod common;
 mod projects;
 mod routes;
 mod schedule;
+mod snapshots;
 
 use futures::future::BoxFuture;
 use http::{Method, StatusCode};
@@ -20,6 +21,7 @@ use crate::version::{FIRST, Version};
 
 pub use call::Call;
 pub use routes::{Found, Route, Routes};
+pub use snapshots::FIELDS as SNAPSHOT_FIELDS;
 
 /// Answers a request that was let in.
 pub type Handler = for<'a> fn(&'a Call) -> BoxFuture<'a, Result<Reply, Refusal>>;
@@ -63,6 +65,12 @@ pub enum Access {
     Project(Role),
 }
 
+impl Query {
+    pub fn is_list(self) -> bool {
+        matches!(self, Query::List | Query::ListOfSnapshots)
+    }
+}
+
 impl Access {
     /// Whether the gate asks for credentials.
     pub fn needs_credential(self) -> bool {
@@ -79,6 +87,8 @@ pub enum Query {
     Common,
     /// Those, and the parameters of a list.
     List,
+    /// Those, and `completed`.
+    ListOfSnapshots,
 }
 
 /// What an operation takes.
@@ -94,7 +104,14 @@ const VERSIONS: &[Version] = &[FIRST];
 
 /// All there is on each surface.
 pub fn all() -> impl Iterator<Item = &'static Operation> {
-    projects::OPERATIONS.iter().chain(clusters::OPERATIONS).chain(checkpoints::OPERATIONS).chain(schedule::OPERATIONS)
+    let resources = [
+        projects::OPERATIONS,
+        clusters::OPERATIONS,
+        checkpoints::OPERATIONS,
+        snapshots::OPERATIONS,
+        schedule::OPERATIONS,
+    ];
+    resources.into_iter().flatten()
 }
 
 /// What is there once.

@@ -14,8 +14,8 @@ use crate::respond::Reply;
 
 const PATH: &str = "/groups/{groupId}/clusters/{cluster}/snapshotSchedule";
 const TAG: &str = "Legacy Backup";
-const ABOUT: &str = "The checkpoint interval counts from now on. The other settings are kept for snapshots, which this \
-                     version does not take yet.";
+const ABOUT: &str = "The intervals count from now on, and how long snapshots are kept for those that are complete from now \
+                     on.";
 
 pub const OPERATIONS: &[Operation] = &[
     Operation {

@@ -13,7 +13,7 @@ use stillpoint_core::Role;
 
 use crate::support::{
     ACCOUNT, ACCOUNT_FOREIGN, ACCOUNT_NEARBY, ACCOUNT_READER, BOTH, CHECKPOINT, CLUSTER, FOREIGN, FOREIGN_GROUP, GROUP,
-    Lab, NEARBY, OTHER, OTHER_GROUP, OWNER, READER, Reply,
+    Lab, NEARBY, OTHER, OTHER_GROUP, OWNER, READER, Reply, SNAPSHOT,
 };
 
 /// What an operation needs, and what the owner's request is answered with.
@@ -26,6 +26,11 @@ const RULES: &[(&str, Access, u16)] = &[
     ("getGroupClusterBackupCheckpoint", Access::Project(Role::GroupReadOnly), 200),
     ("createGroupClusterBackupCheckpoint", Access::Project(Role::GroupOwner), 201),
     ("deleteGroupClusterBackupCheckpoint", Access::Project(Role::GroupOwner), 204),
+    ("listGroupClusterSnapshots", Access::Project(Role::GroupReadOnly), 200),
+    ("getGroupClusterSnapshot", Access::Project(Role::GroupReadOnly), 200),
+    ("createGroupClusterSnapshot", Access::Project(Role::GroupOwner), 201),
+    ("updateGroupClusterSnapshot", Access::Project(Role::GroupOwner), 200),
+    ("deleteGroupClusterSnapshot", Access::Project(Role::GroupOwner), 204),
     ("getGroupClusterSnapshotSchedule", Access::Project(Role::GroupReadOnly), 200),
     ("updateGroupClusterSnapshotSchedule", Access::Project(Role::GroupOwner), 200),
     ("createToken", Access::Client, 401),
@@ -87,7 +92,8 @@ async fn ask(lab: &Lab, route: &Route, caller: (&str, &str)) -> Reply {
         .replace("{groupId}", GROUP)
         .replace("{clusterName}", "Cluster0")
         .replace("{clusterId}", CLUSTER)
-        .replace("{checkpointId}", CHECKPOINT);
+        .replace("{checkpointId}", CHECKPOINT)
+        .replace("{snapshotId}", SNAPSHOT);
     let method = &route.operation.method;
     let mut request = Request::builder().method(method.clone()).uri(&path);
     let login = match caller.0 {

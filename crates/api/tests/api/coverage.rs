@@ -1,14 +1,18 @@
-//! What the stored oplogs lack is told with checkpoints and clusters, and nothing where they lack nothing.
+//! What is missing of the stored oplogs and snapshots is told with checkpoints and clusters, and nothing where nothing is.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use stillpoint_catalog::Catalog;
 use stillpoint_core::checkpoint::PartId;
-use stillpoint_core::stream::{Gap, GapCause, Stream};
-use stillpoint_core::{CheckpointId, ClusterId, ClusterTime};
+use stillpoint_core::stream::{BlobId, Gap, GapCause, OpenTransaction, Segment, Stream};
+use stillpoint_core::verification::{PartVerification, Verification};
+use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, OpTime};
 
-use crate::support::{CHECKPOINT, CLUSTER, GROUP, Lab, OWNER, READER, completed, failed, time};
+use crate::support::{CHECKPOINT, CLUSTER, GROUP, Lab, OWNER, READER, completed, completed_snapshot, failed, time};
+
+/// A snapshot of what the checkpoint needs, unlike those that are there.
+const EARLY: &str = "6b94183187d9d64b6f286800";
 
 /// The paths of the cluster and of its checkpoints on every surface.
 fn surfaces() -> [(String, String); 3] {
@@ -56,9 +60,28 @@ async fn begin(lab: &Lab, parts: &[PartId], since: u32) {
             since,
             began: now,
             ended: None,
+            unresolved: None,
         };
         lab.catalog.begin_stream(&lease, &stream, None).await.unwrap();
     }
+}
+
+/// A snapshot of these parts, as of a second.
+async fn snapshot(lab: &Lab, parts: &[PartId], second: u32) {
+    let snapshot = completed_snapshot(EARLY.parse().unwrap(), parts, ClusterTime::new(second, 1));
+    lab.catalog.queue_snapshot(&snapshot).await.unwrap();
+}
+
+/// Stores what the checkpoint of the lab needs.
+pub async fn make_restorable(lab: &Lab) {
+    begin(lab, &parts(), cut() - 100).await;
+    snapshot(lab, &parts(), cut()).await;
+}
+
+/// The codes of a checkpoint's obstacles.
+fn obstacles(document: &Value) -> Vec<&str> {
+    let obstacles = document["stillpoint"]["obstacles"].as_array();
+    obstacles.into_iter().flatten().map(|obstacle| obstacle["code"].as_str().unwrap()).collect()
 }
 
 fn gap(part: PartId, after: u32, until: u32) -> Gap {
@@ -106,26 +129,77 @@ async fn a_checkpoint_that_the_streams_cannot_restore_says_why_on_every_surface(
 }
 
 #[tokio::test]
-async fn a_checkpoint_that_the_streams_can_restore_has_the_published_fields_only() {
+async fn a_checkpoint_that_no_snapshot_has_says_so_for_each_part() {
+    let lab = Lab::new().await;
+    let [one, two, config] = parts();
+    begin(&lab, &parts(), cut() - 100).await;
+    let detail = |part: &PartId| format!("{part}: no snapshot has it as of then or before.");
+    let obstacle = |part| json!({"code": "NO_SNAPSHOT", "detail": detail(part)});
+    for (path, collection) in surfaces() {
+        let document = get(&lab, &format!("{collection}/{CHECKPOINT}")).await;
+        assert_eq!(document["stillpoint"]["obstacles"], json!([obstacle(&one), obstacle(&two), obstacle(&config)]));
+        assert_eq!(document["restorable"], false);
+        assert!(get(&lab, &path).await.get("stillpoint").is_none(), "that is no gap");
+    }
+    // One that is of a later time or has not all parts does not help all.
+    snapshot(&lab, &[one.clone(), config.clone()], cut() - 5).await;
+    let document = get(&lab, &format!("{}/{CHECKPOINT}", surfaces()[0].1)).await;
+    assert_eq!(document["stillpoint"]["obstacles"], json!([obstacle(&two)]));
+    lab.catalog.delete_snapshot(cluster(), EARLY.parse().unwrap(), time("2026-11-24T12:00:00Z")).await.unwrap();
+    snapshot(&lab, &parts(), cut() + 1).await;
+    let document = get(&lab, &format!("{}/{CHECKPOINT}", surfaces()[0].1)).await;
+    assert_eq!(obstacles(&document), ["NO_SNAPSHOT"; 3]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_can_be_restored_has_the_published_fields_only() {
     let lab = Lab::new().await;
     let item = format!("{}/{CHECKPOINT}", surfaces()[0].1);
     let before = get(&lab, &item).await;
-    begin(&lab, &parts(), cut() - 100).await;
+    assert_eq!(before["restorable"], false);
+    make_restorable(&lab).await;
     lab.catalog.add_gap(cluster(), &gap(PartId::ConfigServers, cut() + 10, cut() + 20)).await.unwrap();
     for (_, collection) in surfaces() {
         for document in
             [&get(&lab, &format!("{collection}/{CHECKPOINT}")).await, &get(&lab, &collection).await["results"][0]]
         {
             assert!(document.get("stillpoint").is_none(), "{document}");
+            assert_eq!(document["restorable"], true, "{document}");
         }
     }
-    assert_eq!(get(&lab, &item).await, before);
+    let mut after = get(&lab, &item).await;
+    after["restorable"] = false.into();
+    assert_eq!(after, before);
+}
+
+#[tokio::test]
+async fn what_came_of_verifying_a_checkpoint_is_in_the_products_own_fields() {
+    let lab = Lab::new().await;
+    make_restorable(&lab).await;
+    let now = time("2026-11-24T12:00:00Z");
+    let lease = lab.catalog.claim_lease(cluster(), "t", now, Duration::from_secs(60)).await.unwrap().unwrap();
+    let mut shard = PartVerification::new(parts()[0].clone());
+    shard.different.add("bank.accounts", "shard0.internal says otherwise");
+    let mut verification = Verification { at: now, time: ClusterTime::new(cut(), 1), parts: vec![shard] };
+    for verdict in ["DIFFERENT", "EQUAL"] {
+        lab.catalog.note_verification(&lease, CHECKPOINT.parse().unwrap(), &verification).await.unwrap();
+        for (_, collection) in surfaces() {
+            let document = get(&lab, &format!("{collection}/{CHECKPOINT}")).await;
+            let shown = json!({
+                "state": "COMPLETED",
+                "verification": {"at": "2026-11-24T12:00:00Z", "verdict": verdict},
+            });
+            assert_eq!(document["stillpoint"], shown, "and nothing of the cluster's names");
+        }
+        verification.parts = vec![PartVerification { equal: 3, ..PartVerification::new(parts()[0].clone()) }];
+    }
 }
 
 #[tokio::test]
 async fn a_reply_that_was_remembered_is_made_anew_when_a_gap_is_found_or_mended() {
     let lab = Lab::new().await;
     begin(&lab, &parts(), cut() - 100).await;
+    snapshot(&lab, &parts(), cut() - 50).await;
     let gap = gap(PartId::ConfigServers, cut() - 10, cut() + 10);
     for (path, collection) in surfaces() {
         let item = format!("{collection}/{CHECKPOINT}");
@@ -135,11 +209,84 @@ async fn a_reply_that_was_remembered_is_made_anew_when_a_gap_is_found_or_mended(
         }
         lab.catalog.add_gap(cluster(), &gap).await.unwrap();
         for _ in 0..2 {
-            assert_eq!(get(&lab, &item).await["stillpoint"]["obstacles"][0]["code"], "ROLLED_OVER");
+            assert_eq!(obstacles(&get(&lab, &item).await), ["ROLLED_OVER"]);
             assert!(get(&lab, &path).await["stillpoint"]["gaps"].is_array());
         }
         lab.catalog.remove_gap(cluster(), &gap.part, gap.after, gap.until).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_reply_that_was_remembered_is_made_anew_when_a_snapshot_comes_or_goes() {
+    let lab = Lab::new().await;
+    begin(&lab, &parts(), cut() - 100).await;
+    for (_, collection) in surfaces() {
+        for target in [format!("{collection}/{CHECKPOINT}"), collection] {
+            let restorable = || async {
+                let document = get(&lab, &target).await;
+                document.get("results").map_or(&document, |results| &results[0])["restorable"].clone()
+            };
+            for _ in 0..2 {
+                assert_eq!(restorable().await, false, "{target}");
+            }
+            snapshot(&lab, &parts(), cut() - 50).await;
+            for _ in 0..2 {
+                assert_eq!(restorable().await, true, "{target}");
+            }
+            let now = time("2026-11-24T12:00:00Z");
+            lab.catalog.delete_snapshot(cluster(), EARLY.parse().unwrap(), now).await.unwrap();
+            assert_eq!(restorable().await, false, "{target}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_was_remembered_is_made_anew_when_a_transaction_ends() {
+    let lab = Lab::new().await;
+    begin(&lab, &parts(), cut() - 100).await;
+    snapshot(&lab, &parts(), cut() - 50).await;
+    let item = format!("{}/{CHECKPOINT}", surfaces()[0].1);
+    assert_eq!(get(&lab, &item).await["restorable"], true);
+
+    let at = |second| OpTime::new(ClusterTime::new(second, 1), 1);
+    let prepared = OpenTransaction {
+        session: "00".into(),
+        number: 1,
+        first: at(cut() - 1),
+        last: at(cut() - 1),
+        prepared: Some(at(cut() - 1).time),
+    };
+    let open = Segment {
+        cluster: cluster(),
+        part: PartId::ConfigServers,
+        blob: BlobId([1; 32]),
+        previous: None,
+        first: at(cut() - 100),
+        last: at(cut() + 1),
+        entries: 2,
+        bytes: 2,
+        stored: 2,
+        sealed: time("2026-11-24T12:00:00Z"),
+        tokens: vec![],
+        open: vec![prepared],
+    };
+    let ended = Segment {
+        blob: BlobId([2; 32]),
+        previous: Some(open.blob),
+        first: at(cut() + 2),
+        last: at(cut() + 3),
+        open: vec![],
+        ..open.clone()
+    };
+    let now = time("2026-11-24T12:00:01Z");
+    let lease = lab.catalog.claim_lease(cluster(), "t", now, Duration::from_secs(60)).await.unwrap().unwrap();
+    lab.catalog.append_segment(&lease, &open).await.unwrap();
+    for _ in 0..2 {
+        let document = get(&lab, &item).await;
+        assert_eq!((&document["restorable"], obstacles(&document)), (&json!(false), vec!["TRANSACTION_UNRESOLVED"]));
+    }
+    lab.catalog.append_segment(&lease, &ended).await.unwrap();
+    assert_eq!(get(&lab, &item).await["restorable"], true);
 }
 
 #[tokio::test]

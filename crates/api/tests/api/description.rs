@@ -110,6 +110,11 @@ fn what_there_is_at_a_glance() {
     DELETE /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/backupCheckpoints/{checkpointId} deleteGroupClusterBackupCheckpointV1 204,400,401,403,404,409,429,500,503
     GET /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshotSchedule getGroupClusterSnapshotScheduleV1 200,400,401,403,404,429,500,503
     PATCH /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshotSchedule updateGroupClusterSnapshotScheduleV1 200,400,401,403,404,413,415,429,500,503
+    GET /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshots listGroupClusterSnapshotsV1 200,400,401,403,404,429,500,503
+    POST /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshots createGroupClusterSnapshotV1 201,400,401,403,404,409,413,415,429,500,503
+    GET /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshots/{snapshotId} getGroupClusterSnapshotV1 200,400,401,403,404,429,500,503
+    PATCH /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshots/{snapshotId} updateGroupClusterSnapshotV1 200,400,401,403,404,413,415,429,500,503
+    DELETE /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshots/{snapshotId} deleteGroupClusterSnapshotV1 204,400,401,403,404,429,500,503
     GET /api/atlas/v2/groups listGroups 200,400,401,403,406,410,429,500,503
     GET /api/atlas/v2/groups/{groupId} getGroup 200,400,401,403,404,406,410,429,500,503
     GET /api/atlas/v2/groups/{groupId}/clusters listClusters 200,400,401,403,404,406,410,429,500,503
@@ -120,6 +125,11 @@ fn what_there_is_at_a_glance() {
     DELETE /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/backupCheckpoints/{checkpointId} deleteGroupClusterBackupCheckpoint 204,400,401,403,404,406,409,410,429,500,503
     GET /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/snapshotSchedule getGroupClusterSnapshotSchedule 200,400,401,403,404,406,410,429,500,503
     PATCH /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/snapshotSchedule updateGroupClusterSnapshotSchedule 200,400,401,403,404,406,410,413,415,429,500,503
+    GET /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/snapshots listGroupClusterSnapshots 200,400,401,403,404,406,410,429,500,503
+    POST /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/snapshots createGroupClusterSnapshot 201,400,401,403,404,406,409,410,413,415,429,500,503
+    GET /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/snapshots/{snapshotId} getGroupClusterSnapshot 200,400,401,403,404,406,410,429,500,503
+    PATCH /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/snapshots/{snapshotId} updateGroupClusterSnapshot 200,400,401,403,404,406,410,413,415,429,500,503
+    DELETE /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/snapshots/{snapshotId} deleteGroupClusterSnapshot 204,400,401,403,404,406,410,429,500,503
     GET /api/docs getReference 200,400,500,503
     POST /api/oauth/revoke revokeToken 200,400,403,413,429,500,503,401
     POST /api/oauth/token createToken 200,400,403,413,429,500,503,401
@@ -136,6 +146,11 @@ fn what_there_is_at_a_glance() {
     DELETE /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/checkpoints/{checkpointId} deleteGroupClusterBackupCheckpointOpsManager 204,400,401,403,404,409,429,500,503
     GET /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/snapshotSchedule getGroupClusterSnapshotScheduleOpsManager 200,400,401,403,404,429,500,503
     PATCH /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/snapshotSchedule updateGroupClusterSnapshotScheduleOpsManager 200,400,401,403,404,413,415,429,500,503
+    GET /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/snapshots listGroupClusterSnapshotsOpsManager 200,400,401,403,404,429,500,503
+    POST /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/snapshots createGroupClusterSnapshotOpsManager 201,400,401,403,404,409,413,415,429,500,503
+    GET /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/snapshots/{snapshotId} getGroupClusterSnapshotOpsManager 200,400,401,403,404,429,500,503
+    PATCH /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/snapshots/{snapshotId} updateGroupClusterSnapshotOpsManager 200,400,401,403,404,413,415,429,500,503
+    DELETE /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/snapshots/{snapshotId} deleteGroupClusterSnapshotOpsManager 204,400,401,403,404,429,500,503
     {"type":"object","properties":{"replicaSetName":{"type":"string"},"shardName":{"type":"string","description":"Of a shard only."},"tokenDiscovered":{"type":"boolean","description":"Whether the token was found in the oplog."},"tokenTimestamp":{"description":"The token's entry in the oplog; not there until it is discovered.","$ref":"#/components/schemas/BsonTimestamp"},"typeName":{"type":"string","description":"`REPLICA_SET`, a shard, or `CONFIG_SERVER_REPLICA_SET`."}},"required":["replicaSetName","tokenDiscovered","typeName"]}
     "##);
 }

@@ -14,6 +14,7 @@ mod oauth;
 mod rates;
 mod roles;
 mod schedule;
+mod snapshots;
 mod support;
 mod surfaces;
 mod versions;

@@ -7,7 +7,7 @@ use http::{Method, Request};
 use http_body_util::Full;
 use stillpoint_api::operations::{Query, Route};
 
-use crate::support::{CHECKPOINT, CLUSTER, GROUP, Lab, OWNER, Reply};
+use crate::support::{CHECKPOINT, CLUSTER, GROUP, Lab, OWNER, Reply, SNAPSHOT};
 
 /// What no id and no name is.
 fn wrong_segments() -> Vec<String> {
@@ -81,6 +81,7 @@ fn right(name: &str) -> &'static str {
         "clusterName" => "Cluster0",
         "clusterId" => CLUSTER,
         "checkpointId" => CHECKPOINT,
+        "snapshotId" => SNAPSHOT,
         other => panic!("what is {other}?"),
     }
 }
@@ -111,6 +112,7 @@ async fn every_piece_of_every_path() {
                     "groupId" => "INVALID_GROUP_ID",
                     "clusterId" => "INVALID_CLUSTER_ID",
                     "clusterName" => "CLUSTER_NOT_FOUND",
+                    "snapshotId" => "SNAPSHOT_NOT_FOUND",
                     _ => "INVALID_CHECKPOINT_ID",
                 };
                 assert_eq!((reply.status.as_u16(), code.as_str()), (404, expected), "{} {value}", route.path);
@@ -130,12 +132,15 @@ async fn every_query_parameter() {
     let lab = Lab::new().await;
     for route in on_surfaces().filter(|route| route.operation.method == Method::GET) {
         let mut parameters = vec![("pretty", WRONG_BOOLEANS), ("envelope", WRONG_BOOLEANS)];
-        if route.operation.query == Query::List {
+        if route.operation.query.is_list() {
             parameters.extend([
                 ("includeCount", WRONG_BOOLEANS),
                 ("pageNum", WRONG_NUMBERS),
                 ("itemsPerPage", WRONG_NUMBERS),
             ]);
+        }
+        if route.operation.query == Query::ListOfSnapshots {
+            parameters.push(("completed", WRONG_BOOLEANS));
         }
         let path = filled(&route, None);
         for (name, wrong) in parameters {
@@ -153,9 +158,14 @@ async fn every_query_parameter() {
             let reply = ask(&lab, &route, &format!("{path}?{name}={right}&unknown=%ff&&=&%00"), b"").await;
             assert_eq!(reply.status, 200, "what is unknown is ignored: {} {name}: {}", route.path, reply.body);
         }
-        if route.operation.query != Query::List {
-            let reply = ask(&lab, &route, &format!("{path}?pageNum=x"), b"").await;
-            assert_eq!(reply.status, 200, "no parameter of a single document: {}", route.path);
+        for (query, not_its) in [
+            ("pageNum=x", !route.operation.query.is_list()),
+            ("completed=x", route.operation.query != Query::ListOfSnapshots),
+        ] {
+            if not_its {
+                let reply = ask(&lab, &route, &format!("{path}?{query}"), b"").await;
+                assert_eq!(reply.status, 200, "no parameter of it: {} {query}", route.path);
+            }
         }
     }
 }
@@ -208,7 +218,10 @@ async fn every_field_of_every_body() {
             .map(|properties| properties.keys().cloned().collect())
             .unwrap_or_default();
         let of_fields = fields.iter().flat_map(|field| {
-            let each = values.iter().map(move |value| format!("{{\"{field}\":{value}}}").into_bytes());
+            let each = values
+                .iter()
+                .filter(move |value| !(field == "doNotDelete" && **value == "true"))
+                .map(move |value| format!("{{\"{field}\":{value}}}").into_bytes());
             each.chain([format!("{{\"{field}\":15,\"{field}\":15}}").into_bytes()])
         });
         for body in of_fields.chain(bodies.iter().map(|body| body.to_vec())) {
@@ -250,16 +263,23 @@ async fn every_code_reads_as_it_is_published() {
     401 NOT_IN_GROUP {"detail":"The current user is not in the group ONE.","error":401,"errorCode":"NOT_IN_GROUP","parameters":["ONE"],"reason":"Unauthorized"}
     403 ACCESS_FORBIDDEN {"detail":"This API key may not do this in group ONE.","error":403,"errorCode":"ACCESS_FORBIDDEN","parameters":["ONE"],"reason":"Forbidden"}
     403 IP_ADDRESS_NOT_ON_ACCESS_LIST {"detail":"IP address ONE is not allowed to access this resource.","error":403,"errorCode":"IP_ADDRESS_NOT_ON_ACCESS_LIST","parameters":["ONE"],"reason":"Forbidden"}
+    403 CANNOT_MODIFY_SNAPSHOT {"detail":"Snapshot ONE of cluster TWO cannot be modified: it is not complete.","error":403,"errorCode":"CANNOT_MODIFY_SNAPSHOT","parameters":["ONE","TWO"],"reason":"Forbidden"}
+    403 CANNOT_MODIFY_SNAPSHOT {"detail":"Snapshot ONE of cluster TWO cannot be deleted: it is not yet finished.","error":403,"errorCode":"CANNOT_MODIFY_SNAPSHOT","parameters":["ONE","TWO"],"reason":"Forbidden"}
+    403 CANNOT_MODIFY_SNAPSHOT {"detail":"Snapshot ONE of cluster TWO cannot be deleted: the oldest checkpoints and times that are kept are restored from it.","error":403,"errorCode":"CANNOT_MODIFY_SNAPSHOT","parameters":["ONE","TWO"],"reason":"Forbidden"}
+    403 CANNOT_MODIFY_SNAPSHOT {"detail":"Snapshot ONE of cluster TWO cannot be deleted: the next one goes on from it. Delete it when there is a newer one.","error":403,"errorCode":"CANNOT_MODIFY_SNAPSHOT","parameters":["ONE","TWO"],"reason":"Forbidden"}
+    403 CANNOT_MODIFY_SNAPSHOT {"detail":"Snapshot ONE of cluster TWO cannot be deleted: it is marked doNotDelete. Set that to false first.","error":403,"errorCode":"CANNOT_MODIFY_SNAPSHOT","parameters":["ONE","TWO"],"reason":"Forbidden"}
     404 INVALID_GROUP_ID {"detail":"An invalid group ID ONE was specified.","error":404,"errorCode":"INVALID_GROUP_ID","parameters":["ONE"],"reason":"Not Found"}
     404 INVALID_CLUSTER_ID {"detail":"An invalid cluster ID ONE was specified.","error":404,"errorCode":"INVALID_CLUSTER_ID","parameters":["ONE"],"reason":"Not Found"}
     404 INVALID_CHECKPOINT_ID {"detail":"An invalid checkpoint ID ONE was specified.","error":404,"errorCode":"INVALID_CHECKPOINT_ID","parameters":["ONE"],"reason":"Not Found"}
     404 GROUP_NOT_FOUND {"detail":"No group with ID ONE exists.","error":404,"errorCode":"GROUP_NOT_FOUND","parameters":["ONE"],"reason":"Not Found"}
     404 CLUSTER_NOT_FOUND {"detail":"No cluster named ONE exists in group TWO.","error":404,"errorCode":"CLUSTER_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
     404 CHECKPOINT_NOT_FOUND {"detail":"No checkpoint with ID ONE exists for cluster TWO.","error":404,"errorCode":"CHECKPOINT_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
+    404 SNAPSHOT_NOT_FOUND {"detail":"No snapshot with ID ONE exists for cluster TWO.","error":404,"errorCode":"SNAPSHOT_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
     404 RESOURCE_NOT_FOUND {"detail":"Cannot find resource ONE.","error":404,"errorCode":"RESOURCE_NOT_FOUND","parameters":["ONE"],"reason":"Not Found"}
     405 METHOD_NOT_ALLOWED {"detail":"This resource does not have the method ONE.","error":405,"errorCode":"METHOD_NOT_ALLOWED","parameters":["ONE"],"reason":"Method Not Allowed"}
     406 INVALID_VERSION_DATE {"detail":"The Accept header asks for no version that this resource has. Ask for application/vnd.atlas.ONE+json or a later date.","error":406,"errorCode":"INVALID_VERSION_DATE","parameters":["ONE"],"reason":"Not Acceptable"}
     409 CHECKPOINT_IN_PROGRESS {"detail":"Checkpoint ONE of cluster TWO is not yet finished.","error":409,"errorCode":"CHECKPOINT_IN_PROGRESS","parameters":["ONE","TWO"],"reason":"Conflict"}
+    409 SNAPSHOT_IN_PROGRESS {"detail":"Snapshot ONE of cluster TWO is not yet finished.","error":409,"errorCode":"SNAPSHOT_IN_PROGRESS","parameters":["ONE","TWO"],"reason":"Conflict"}
     410 VERSION_GONE {"detail":"The version of ONE of this resource is no longer served. Ask for a later date.","error":410,"errorCode":"VERSION_GONE","parameters":["ONE"],"reason":"Gone"}
     413 PAYLOAD_TOO_LARGE {"detail":"The request body is larger than ONE bytes.","error":413,"errorCode":"PAYLOAD_TOO_LARGE","parameters":["ONE"],"reason":"Payload Too Large"}
     415 UNSUPPORTED_MEDIA_TYPE {"detail":"The request body must be application/json.","error":415,"errorCode":"UNSUPPORTED_MEDIA_TYPE","parameters":[],"reason":"Unsupported Media Type"}
@@ -267,8 +287,6 @@ async fn every_code_reads_as_it_is_published() {
     400 INVALID_ENUM_VALUE {"detail":"An invalid enumeration value ONE was specified.","error":400,"errorCode":"INVALID_ENUM_VALUE","parameters":["ONE"],"reason":"Bad Request"}
     400 MISSING_ATTRIBUTE {"detail":"The required attribute ONE was not specified.","error":400,"errorCode":"MISSING_ATTRIBUTE","parameters":["ONE"],"reason":"Bad Request"}
     400 UNSUPPORTED_DELIVERY_METHOD {"detail":"The delivery method ONE is not supported.","error":400,"errorCode":"UNSUPPORTED_DELIVERY_METHOD","parameters":["ONE"],"reason":"Bad Request"}
-    403 CANNOT_MODIFY_SNAPSHOT {"detail":"Snapshot ONE of cluster TWO cannot be modified.","error":403,"errorCode":"CANNOT_MODIFY_SNAPSHOT","parameters":["ONE","TWO"],"reason":"Forbidden"}
-    404 SNAPSHOT_NOT_FOUND {"detail":"No snapshot with ID ONE exists for cluster TWO.","error":404,"errorCode":"SNAPSHOT_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
     404 RESTORE_JOB_NOT_FOUND {"detail":"No restore job with ID ONE exists for cluster TWO.","error":404,"errorCode":"RESTORE_JOB_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
     404 BACKUP_CONFIG_NOT_FOUND {"detail":"No backup configuration exists for cluster ONE in group TWO.","error":404,"errorCode":"BACKUP_CONFIG_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
     409 NO_CHECKPOINT_FOR_PIT_RESTORE {"detail":"No checkpoint of cluster ONE can be restored to TWO.","error":409,"errorCode":"NO_CHECKPOINT_FOR_PIT_RESTORE","parameters":["ONE","TWO"],"reason":"Conflict"}

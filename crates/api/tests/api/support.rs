@@ -16,7 +16,11 @@ use stillpoint_catalog::seal::Sealer;
 use stillpoint_catalog::sqlite::SqliteCatalog;
 use stillpoint_catalog::{AuditEntry, Catalog, Cluster, Credential, CredentialKind, Organization, Page, Project};
 use stillpoint_core::checkpoint::{Checkpoint, Failure, Found, Part, PartId, PutBack, Reason, Released, State, Token};
-use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, CredentialId, OrganizationId, ProjectId, Role};
+use stillpoint_core::snapshot::{self, Data, Snapshot};
+use stillpoint_core::stream::BlobId;
+use stillpoint_core::{
+    CheckpointId, ClusterId, ClusterTime, CredentialId, OrganizationId, ProjectId, Role, SnapshotId,
+};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
@@ -26,6 +30,10 @@ pub const GROUP: &str = "6b8cd3c380eef5349ef77af7";
 pub const OTHER_GROUP: &str = "6b8cd3c380eef5349ef77af8";
 pub const CLUSTER: &str = "6b8cd6d580eef54711017e89";
 pub const CHECKPOINT: &str = "6b94183187d9d64b6f2868b5";
+/// Between two others, so that nothing needs it.
+pub const SNAPSHOT: &str = "6b94183187d9d64b6f2868b6";
+pub const OLDEST_SNAPSHOT: &str = "6b94183187d9d64b6f2868b4";
+pub const NEWEST_SNAPSHOT: &str = "6b94183187d9d64b6f2868b7";
 pub const OWNER: &str = "owneraaa";
 pub const READER: &str = "readeraa";
 pub const OTHER: &str = "otheraaa";
@@ -114,7 +122,7 @@ impl Lab {
     }
 
     /// Two projects of one organisation and one of another, with keys; one cluster with one completed
-    /// checkpoint.
+    /// checkpoint and three snapshots, which are too late for it.
     pub async fn with(settings: Settings) -> Lab {
         let folder = tempfile::tempdir().unwrap();
         let sealer = Sealer::from_file(&folder.path().join("key")).unwrap();
@@ -161,6 +169,15 @@ impl Lab {
             catalog.add_cluster(&cluster).await.unwrap();
         }
         catalog.queue_checkpoint(&completed(CHECKPOINT.parse().unwrap())).await.unwrap();
+        for (id, date) in [
+            (OLDEST_SNAPSHOT, "2026-11-24T09:00:00Z"),
+            (SNAPSHOT, "2026-11-24T10:00:00Z"),
+            (NEWEST_SNAPSHOT, "2026-11-24T11:00:00Z"),
+        ] {
+            let at = ClusterTime::new(time(date).as_second() as u32, 7);
+            let parts = [PartId::Shard("Cluster0-shard-0".into()), PartId::ConfigServers];
+            catalog.queue_snapshot(&completed_snapshot(id.parse().unwrap(), &parts, at)).await.unwrap();
+        }
 
         let clock = Arc::new(AtomicI64::new(time("2026-11-24T12:00:00.250Z").as_millisecond()));
         let wake = Arc::new(Notify::new());
@@ -369,5 +386,34 @@ pub fn failed(id: CheckpointId, at: Timestamp) -> Checkpoint {
         ended: Some(at),
         failure: Some(Failure { reason: Reason::Unreachable, detail: "config.internal:27019: no route".into() }),
         ..Checkpoint::queued(id, CLUSTER.parse().unwrap(), at)
+    }
+}
+
+/// One that is complete.
+pub fn completed_snapshot(id: SnapshotId, parts: &[PartId], at: ClusterTime) -> Snapshot {
+    let data = Data {
+        manifest: BlobId([9; 32]),
+        at,
+        stream: at,
+        collections: 2,
+        documents: 1_000,
+        bytes: 70_000,
+        stored: 900,
+    };
+    let part = |id: &PartId| snapshot::Part {
+        id: id.clone(),
+        replica_set: match id {
+            PartId::Shard(name) => name.clone(),
+            PartId::ConfigServers => "Cluster0-config-0".into(),
+        },
+        read: Some(data),
+        data: Some(data),
+    };
+    Snapshot {
+        state: snapshot::State::Completed,
+        ended: Some(time("2026-11-24T11:00:00Z")),
+        cut: Some(at),
+        parts: parts.iter().map(part).collect(),
+        ..Snapshot::queued(id, CLUSTER.parse().unwrap(), time("2026-11-24T10:00:00Z"))
     }
 }

@@ -12,13 +12,16 @@ use rusqlite::params;
 use secrecy::SecretString;
 use stillpoint_core::checkpoint::{Checkpoint, PartId};
 use stillpoint_core::schedule::{Schedule, Setting};
+use stillpoint_core::snapshot::Snapshot;
 use stillpoint_core::stream::{CaptureReport, Gap, Segment, StoredToken, Stream};
+use stillpoint_core::verification::Verification;
 use stillpoint_core::{
-    CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime, ProjectId, Role, VaultId,
+    CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime, ProjectId, Role, SnapshotId, VaultId,
 };
 
 use super::{
-    SqliteCatalog, audit, checkpoints, credentials, gaps, identity, leases, retention, rows, segments, streams,
+    SqliteCatalog, audit, checkpoints, credentials, gaps, identity, leases, retention, rows, segments, snapshots,
+    streams,
 };
 use super::{store, unless_gone, unless_taken};
 use crate::{
@@ -233,6 +236,11 @@ impl Catalog for SqliteCatalog {
         self.read(|connection| checkpoints::unfinished(connection, cluster))
     }
 
+    async fn note_verification(&self, lease: &Lease, id: CheckpointId, verification: &Verification) -> Result<()> {
+        let (lease, verification) = (lease.clone(), verification.clone());
+        self.write(move |transaction, _| checkpoints::verified(transaction, &lease, id, verification)).await
+    }
+
     async fn delete_checkpoint(&self, cluster: ClusterId, id: CheckpointId) -> Result<()> {
         self.write(move |transaction, _| checkpoints::delete(transaction, cluster, id)).await
     }
@@ -360,6 +368,62 @@ impl Catalog for SqliteCatalog {
 
     async fn stored_tokens(&self, cluster: ClusterId, id: CheckpointId) -> Result<Vec<(PartId, StoredToken)>> {
         self.read(|connection| segments::tokens(connection, cluster, id))
+    }
+
+    async fn queue_snapshot(&self, snapshot: &Snapshot) -> Result<()> {
+        let snapshot = snapshot.clone();
+        self.write(move |transaction, _| snapshots::queue(transaction, &snapshot)).await
+    }
+
+    async fn save_snapshot(&self, lease: &Lease, snapshot: &Snapshot, blobs: &[String]) -> Result<()> {
+        let (lease, snapshot, blobs) = (lease.clone(), snapshot.clone(), blobs.to_vec());
+        self.write(move |transaction, _| snapshots::save(transaction, &lease, &snapshot, &blobs)).await
+    }
+
+    async fn keep_snapshot(
+        &self,
+        cluster: ClusterId,
+        id: SnapshotId,
+        expires: Option<Timestamp>,
+        do_not_delete: bool,
+    ) -> Result<Snapshot> {
+        self.write(move |transaction, _| snapshots::keep(transaction, cluster, id, expires, do_not_delete)).await
+    }
+
+    async fn snapshot(&self, cluster: ClusterId, id: SnapshotId) -> Result<Option<Snapshot>> {
+        self.read(|connection| snapshots::one_of(connection, cluster, id))
+    }
+
+    async fn snapshots(&self, cluster: ClusterId, page: Page) -> Result<Vec<Snapshot>> {
+        self.read(|connection| snapshots::page(connection, cluster, page))
+    }
+
+    async fn count_snapshots(&self, cluster: ClusterId) -> Result<u64> {
+        self.read(|connection| snapshots::count(connection, cluster))
+    }
+
+    async fn unfinished_snapshot(&self, cluster: ClusterId) -> Result<Option<Snapshot>> {
+        self.read(|connection| snapshots::unfinished(connection, cluster))
+    }
+
+    async fn delete_snapshot(&self, cluster: ClusterId, id: SnapshotId, now: Timestamp) -> Result<()> {
+        self.write(move |transaction, _| snapshots::delete(transaction, cluster, id, now)).await
+    }
+
+    async fn add_pieces(
+        &self,
+        lease: &Lease,
+        id: SnapshotId,
+        part: &PartId,
+        pieces: &[String],
+        blobs: &[String],
+    ) -> Result<()> {
+        let (lease, part, pieces, blobs) = (lease.clone(), part.clone(), pieces.to_vec(), blobs.to_vec());
+        self.write(move |transaction, _| snapshots::add_pieces(transaction, &lease, id, &part, &pieces, &blobs)).await
+    }
+
+    async fn pieces(&self, cluster: ClusterId, id: SnapshotId, part: &PartId) -> Result<Vec<String>> {
+        self.read_as_one(|connection| snapshots::pieces(connection, cluster, id, part))
     }
 
     async fn drop_segments(&self, lease: &Lease, part: &PartId, before: OpTime, now: Timestamp) -> Result<u64> {

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, Transaction, params};
 use stillpoint_core::checkpoint::{Checkpoint, State};
+use stillpoint_core::verification::Verification;
 use stillpoint_core::{CheckpointId, ClusterId, ClusterTime};
 
 use super::rows::{self, all, execute, limit, one, parsed, record_of, text_of};
@@ -38,6 +39,18 @@ pub fn save(transaction: &Transaction, lease: &Lease, checkpoint: &Checkpoint) -
         0 => Err(CatalogError::Gone("checkpoint")),
         _ => Ok(()),
     }
+}
+
+pub fn verified(transaction: &Transaction, lease: &Lease, id: CheckpointId, verification: Verification) -> Result<()> {
+    leases::fence(transaction, lease, lease.cluster)?;
+    let mut checkpoint = one_of(transaction, lease.cluster, id)?.ok_or(CatalogError::Gone("checkpoint"))?;
+    if !checkpoint.state.ended() {
+        return Err(CatalogError::InUse("the checkpoint"));
+    }
+    checkpoint.verification = Some(verification);
+    let sql = "UPDATE checkpoints SET ended = ?3, record = ?4 WHERE cluster = ?1 AND id = ?2";
+    let record = text_of(&checkpoint, WHAT)?;
+    execute(transaction, sql, values(&checkpoint, &record)).map(drop).map_err(store)
 }
 
 fn values<'a>(checkpoint: &Checkpoint, record: &'a str) -> (String, String, bool, &'a str) {

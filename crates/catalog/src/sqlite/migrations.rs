@@ -171,11 +171,38 @@ const STEPS: &[&str] = &[
         at_ms INTEGER NOT NULL
      ) STRICT, WITHOUT ROWID;
      CREATE INDEX doomed_by_time ON doomed (at_ms, name);",
+    // 4: snapshots, the blobs that each is made of, and what was read for one that is under way.
+    "CREATE TABLE snapshots (
+        n INTEGER PRIMARY KEY,
+        cluster TEXT NOT NULL REFERENCES clusters ON DELETE CASCADE,
+        id TEXT NOT NULL,
+        ended INTEGER NOT NULL,
+        record TEXT NOT NULL,
+        UNIQUE (cluster, id)
+     ) STRICT;
+     CREATE UNIQUE INDEX one_unfinished_snapshot ON snapshots (cluster) WHERE ended = 0;
+     CREATE TABLE blobs (
+        n INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE
+     ) STRICT;
+     CREATE TABLE snapshot_blobs (
+        snapshot INTEGER NOT NULL REFERENCES snapshots ON DELETE CASCADE,
+        blob INTEGER NOT NULL REFERENCES blobs,
+        PRIMARY KEY (snapshot, blob)
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX snapshot_blobs_by_blob ON snapshot_blobs (blob);
+     CREATE TABLE snapshot_pieces (
+        snapshot INTEGER NOT NULL REFERENCES snapshots ON DELETE CASCADE,
+        part TEXT NOT NULL,
+        n INTEGER NOT NULL,
+        record TEXT NOT NULL,
+        PRIMARY KEY (snapshot, part, n)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The tables that replies are made of. Triggers count their changes, whoever makes them; leases, the
 /// audit trail, segments and reports on capture, which change all the time, are not among them.
-const COUNTED: [&str; 10] = [
+const COUNTED: [&str; 11] = [
     "organizations",
     "projects",
     "credentials",
@@ -186,6 +213,7 @@ const COUNTED: [&str; 10] = [
     "checkpoints",
     "streams",
     "gaps",
+    "snapshots",
 ];
 
 /// Part of the last step.

@@ -19,6 +19,7 @@ mod plans;
 mod retention;
 mod rows;
 mod segments;
+mod snapshots;
 mod streams;
 mod watch;
 

@@ -1,9 +1,9 @@
-//! That no statement on segments walks through all of them or sorts them: an append, the last segment and
+//! That no statement on segments or on the blobs of snapshots walks through all of them or sorts them: an append, the last segment and
 //! a page take as long with hundreds of thousands as with none.
 
 use rusqlite::types::Value;
 
-use super::{SqliteCatalog, lock, retention, segments};
+use super::{SqliteCatalog, lock, retention, segments, snapshots};
 
 /// SQLite's steps for a statement, one a line.
 fn plan(catalog: &SqliteCatalog, sql: &str) -> String {
@@ -53,6 +53,46 @@ fn every_statement_on_segments_finds_its_rows_by_an_index() {
     assert!(walks(&plan(&catalog, "SELECT * FROM segments ORDER BY name")), "what this test would notice");
 }
 
+#[test]
+fn every_statement_on_snapshots_finds_its_rows_by_an_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, key) = (folder.path().join("stillpoint.db"), folder.path().join("stillpoint.key"));
+    let catalog = SqliteCatalog::open_with_key_file(&path, &key).unwrap();
+    let in_order = "sqlite_autoindex_snapshots_1 (cluster=?";
+    let unfinished = "USING INDEX one_unfinished_snapshot (cluster=?)";
+    let row = "SEARCH snapshots USING INTEGER PRIMARY KEY (rowid=?)";
+    for (sql, step) in [
+        (snapshots::ONE, in_order),
+        (snapshots::NUMBER, in_order),
+        (snapshots::PAGE, in_order),
+        (snapshots::COUNT, "snapshots USING COVERING INDEX"),
+        (snapshots::UNFINISHED, unfinished),
+        (snapshots::FROM, unfinished),
+        (snapshots::WRITE, row),
+        (snapshots::DELETE, row),
+        (snapshots::DELETE_ALL, in_order),
+        (snapshots::BLOB, ""),
+        (snapshots::FORGET, "SEARCH blobs USING INTEGER PRIMARY KEY (rowid=?)"),
+        (snapshots::NOTE, "SEARCH blobs USING COVERING INDEX sqlite_autoindex_blobs_1 (name=?)"),
+        (snapshots::ITS_OWN, "SEARCH its USING PRIMARY KEY (snapshot=?)"),
+        (snapshots::ITS_OWN, "SEARCH blobs USING INTEGER PRIMARY KEY (rowid=?)"),
+        (snapshots::ITS_OWN, "SEARCH other USING COVERING INDEX snapshot_blobs_by_blob (blob=?)"),
+        (snapshots::PIECES, "USING PRIMARY KEY (snapshot=? AND part=?)"),
+        (snapshots::LAST_PIECE, "USING PRIMARY KEY (snapshot=? AND part=?)"),
+        (snapshots::FORGET_PIECES, "USING PRIMARY KEY (snapshot=?)"),
+        (retention::DOOM, "USING COVERING INDEX sqlite_autoindex_blobs_1 (name=?)"),
+        (retention::REFERENCED, "USING COVERING INDEX sqlite_autoindex_blobs_1 (name=?)"),
+        (retention::DOOMED_SINCE, "USING PRIMARY KEY (name=?)"),
+        (retention::FORGET, "USING PRIMARY KEY (name=?)"),
+    ] {
+        let plan = plan(&catalog, sql);
+        assert!(plan.contains(step) && !walks(&plan), "{sql}\n{plan}");
+    }
+    // It must see all that are the cluster's, each once: what is not its own it does not look at.
+    let plan = plan(&catalog, snapshots::OF_CLUSTER);
+    assert!(plan.contains(in_order) && !plan.contains("SCAN ") && !plan.contains("AUTOMATIC"), "{plan}");
+}
+
 /// A row that goes takes others along: they must be found without a walk too.
 #[test]
 fn every_reference_has_an_index() {
@@ -66,6 +106,10 @@ fn every_reference_has_an_index() {
         ("stored_tokens", "segment"),
         ("gaps", "cluster"),
         ("capture_reports", "cluster"),
+        ("snapshots", "cluster"),
+        ("snapshot_blobs", "snapshot"),
+        ("snapshot_blobs", "blob"),
+        ("snapshot_pieces", "snapshot"),
     ] {
         let plan = plan(&catalog, &format!("SELECT 1 FROM {table} WHERE {column} = ?1"));
         assert!(!walks(&plan), "{table}\n{plan}");

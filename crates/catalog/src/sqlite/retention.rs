@@ -20,7 +20,7 @@ pub(super) const UNTIL: &str = "SELECT id, record FROM segments
 /// A blob that another segment has too stays: the same entries may have been captured twice.
 pub(super) const DOOM: &str =
     "INSERT INTO doomed (name, at_ms) SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM segments WHERE name = ?1)
-     ON CONFLICT (name) DO NOTHING";
+     AND NOT EXISTS (SELECT 1 FROM blobs WHERE name = ?1) ON CONFLICT (name) DO NOTHING";
 pub(super) const DOOM_CLUSTER: &str = "INSERT INTO doomed (name, at_ms)
      SELECT name, ?2 FROM streams CROSS JOIN segments ON stream = streams.id WHERE cluster = ?1
      ON CONFLICT (name) DO NOTHING";
@@ -30,7 +30,10 @@ pub(super) const SAVE: &str = "DELETE FROM doomed WHERE name >= ?1 || '-' AND na
 pub(super) const CONDEMN: &str = "UPDATE doomed SET at_ms = ?2 WHERE name = ?1";
 pub(super) const DOOMED: &str = "SELECT name FROM doomed WHERE at_ms < ?1 ORDER BY at_ms, name LIMIT ?2";
 pub(super) const REFERENCED: &str =
-    "SELECT 1 WHERE EXISTS (SELECT 1 FROM segments WHERE name = ?1) OR EXISTS (SELECT 1 FROM doomed WHERE name = ?1)";
+    "SELECT 1 WHERE EXISTS (SELECT 1 FROM segments WHERE name = ?1) OR EXISTS (SELECT 1 FROM blobs WHERE name = ?1)
+     OR EXISTS (SELECT 1 FROM doomed WHERE name = ?1)";
+pub(super) const DOOMED_SINCE: &str = "SELECT at_ms FROM doomed WHERE name = ?1";
+pub(super) const FORGET: &str = "DELETE FROM doomed WHERE name = ?1";
 
 pub fn drop_segments(
     transaction: &Transaction,
@@ -80,6 +83,15 @@ pub fn save(transaction: &Transaction, place: &str) -> Result<()> {
     Ok(())
 }
 
+/// Saves one blob, unless it is condemned.
+pub fn save_one(transaction: &Transaction, name: &str) -> Result<()> {
+    match one(transaction, DOOMED_SINCE, params![name], |row| row.get::<_, i64>("at_ms").map_err(store))? {
+        Some(CONDEMNED) => Err(CatalogError::BeingDeleted(name.to_owned())),
+        Some(_) => execute(transaction, FORGET, params![name]).map(drop).map_err(store),
+        None => Ok(()),
+    }
+}
+
 pub fn doom(transaction: &Transaction, names: &[String], now: Timestamp) -> Result<u64> {
     let mut doomed = 0;
     for name in names {
@@ -104,9 +116,7 @@ pub fn doomed(connection: &Connection, before: Timestamp, most: u64) -> Result<V
 }
 
 pub fn forget(transaction: &Transaction, names: &[String]) -> Result<()> {
-    names.iter().try_for_each(|name| {
-        execute(transaction, "DELETE FROM doomed WHERE name = ?1", params![name]).map(drop).map_err(store)
-    })
+    names.iter().try_for_each(|name| execute(transaction, FORGET, params![name]).map(drop).map_err(store))
 }
 
 pub fn unreferenced(connection: &Connection, names: &[String]) -> Result<Vec<String>> {

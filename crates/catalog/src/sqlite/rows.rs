@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use stillpoint_core::schedule::Schedule;
 use stillpoint_core::{ClusterId, ProjectId};
 
-use super::{checkpoints, retention, store};
+use super::{checkpoints, retention, snapshots, store};
 use crate::seal::Sealer;
 use crate::{CatalogError, Cluster, Organization, Project, Result};
 
@@ -182,6 +182,7 @@ pub fn delete_cluster(transaction: &Transaction, id: ClusterId, now: Timestamp) 
     if checkpoints::unfinished(transaction, id)?.is_some() {
         return Err(CatalogError::InUse("the cluster"));
     }
+    snapshots::delete_all(transaction, id, now)?;
     retention::doom_cluster(transaction, id, now)?;
     match execute(transaction, "DELETE FROM clusters WHERE id = ?1", params![id.to_string()]).map_err(store)? {
         0 => Err(CatalogError::Gone("cluster")),

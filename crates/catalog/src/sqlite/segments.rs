@@ -70,6 +70,7 @@ pub fn append(transaction: &Transaction, lease: &Lease, segment: &Segment) -> Re
     }
     retention::save(transaction, &segment.place())?;
     insert(transaction, key, segment)?;
+    streams::unresolved(transaction, segment)?;
     count(transaction, key.stream, [segment], 1)
 }
 

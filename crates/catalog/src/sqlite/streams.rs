@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Row, Transaction, params};
 use stillpoint_core::ClusterId;
 use stillpoint_core::checkpoint::PartId;
-use stillpoint_core::stream::{CaptureReport, Gap, GapCause, Stream};
+use stillpoint_core::stream::{CaptureReport, Gap, GapCause, Segment, Stream};
 
 use super::rows::{all, execute, one, record_of, text_of};
 use super::{gaps, leases, store, unless_gone};
@@ -65,8 +65,24 @@ pub fn end(transaction: &Transaction, lease: &Lease, part: &PartId, at: Timestam
         return Ok(());
     }
     stream.ended = Some(at);
+    update(transaction, &stream)
+}
+
+/// Notes what is unresolved now that a segment is the last one. The record seldom changes: replies are made
+/// of it, and segments come all the time.
+pub fn unresolved(transaction: &Transaction, last: &Segment) -> Result<()> {
+    let mut stream = stream(transaction, last.cluster, &last.part)?.ok_or(CatalogError::Gone("stream"))?;
+    let unresolved = last.open.iter().filter_map(|transaction| transaction.prepared).min();
+    if stream.unresolved == unresolved {
+        return Ok(());
+    }
+    stream.unresolved = unresolved;
+    update(transaction, &stream)
+}
+
+fn update(transaction: &Transaction, stream: &Stream) -> Result<()> {
     let sql = "UPDATE streams SET record = ?3 WHERE cluster = ?1 AND part = ?2";
-    let values = params![lease.cluster.to_string(), part.key(), text_of(&stream, WHAT)?];
+    let values = params![stream.cluster.to_string(), stream.part.key(), text_of(stream, WHAT)?];
     execute(transaction, sql, values).map(drop).map_err(store)
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use std::time::Duration;
 use stillpoint_catalog::{CatalogError, Lease, Page};
+use stillpoint_core::verification::Verification;
 
 const TTL: Duration = Duration::from_secs(10);
 const ALL: Page = Page { skip: 0, take: 1000 };
@@ -194,4 +195,28 @@ pub async fn only_a_queued_checkpoint_is_withdrawn(catalog: &dyn Catalog) {
         assert!(!catalog.withdraw_checkpoint(cluster.id, begun.id).await.unwrap());
         assert_eq!(catalog.checkpoint(cluster.id, begun.id).await.unwrap(), Some(begun));
     }
+}
+
+pub async fn what_came_of_verifying_a_checkpoint_is_noted_once_it_has_ended(catalog: &dyn Catalog) {
+    let (_, cluster) = with_cluster(catalog).await;
+    let lease = claim(catalog, &cluster, "a", 0).await;
+    let verification = Verification { at: at(30), time: ClusterTime::new(7, 1), parts: vec![] };
+    let done = completed(&cluster, 1);
+    catalog.queue_checkpoint(&queued(&cluster, 1)).await.unwrap();
+    let early = catalog.note_verification(&lease, done.id, &verification).await;
+    assert!(matches!(early, Err(CatalogError::InUse(_))), "{early:?}");
+    catalog.save_checkpoint(&lease, &done).await.unwrap();
+    let again = Verification { at: at(40), ..verification.clone() };
+    for noted in [verification, again] {
+        catalog.note_verification(&lease, done.id, &noted).await.unwrap();
+        let expected = Checkpoint { verification: Some(noted), ..done.clone() };
+        assert_eq!(catalog.checkpoint(cluster.id, done.id).await.unwrap(), Some(expected));
+    }
+    let newer = claim(catalog, &cluster, "b", 100).await;
+    let none = Verification { at: at(50), time: ClusterTime::new(7, 1), parts: vec![] };
+    let fenced = catalog.note_verification(&lease, done.id, &none).await;
+    assert!(matches!(fenced, Err(CatalogError::Fenced)), "{fenced:?}");
+    catalog.delete_checkpoint(cluster.id, done.id).await.unwrap();
+    let gone = catalog.note_verification(&newer, done.id, &none).await;
+    assert!(matches!(gone, Err(CatalogError::Gone(_))), "{gone:?}");
 }

@@ -11,6 +11,7 @@ mod leases;
 mod records;
 mod retention;
 mod segments;
+mod snapshots;
 mod streams;
 
 use jiff::Timestamp;
@@ -28,6 +29,7 @@ pub use leases::*;
 pub use records::*;
 pub use retention::*;
 pub use segments::*;
+pub use snapshots::*;
 pub use streams::*;
 
 /// A test of its own for each rule.
@@ -73,6 +75,7 @@ macro_rules! conformance_suite {
             lists_are_newest_first_and_in_pages,
             an_unfinished_checkpoint_is_not_deleted,
             only_a_queued_checkpoint_is_withdrawn,
+            what_came_of_verifying_a_checkpoint_is_noted_once_it_has_ended,
             a_catalog_has_an_id_of_its_own,
             a_catalog_is_bound_to_the_first_vault,
             streams_read_back_by_part_with_the_gap_before_them,
@@ -98,6 +101,19 @@ macro_rules! conformance_suite {
             the_last_segment_before_a_time_is_of_whatever_run,
             a_shard_that_is_back_gives_its_gap_an_end,
             a_checkpoint_expires_unless_it_is_the_newest_completed_one,
+            what_is_unresolved_of_a_stream_follows_its_last_segment,
+            one_snapshot_is_unfinished_at_a_time,
+            a_snapshot_reads_back_in_every_state,
+            snapshots_are_listed_newest_first_and_in_pages,
+            a_snapshot_is_written_under_the_newest_lease_only,
+            a_snapshot_never_goes_back_nor_breaks_a_rule,
+            a_blob_lives_as_long_as_a_snapshot_has_it,
+            a_blob_that_a_snapshot_notes_again_is_saved_unless_it_is_condemned,
+            pieces_are_in_their_order_until_the_snapshot_ends,
+            a_snapshot_that_is_in_use_is_not_deleted,
+            how_long_a_snapshot_is_kept_changes_once_it_has_ended,
+            removing_a_cluster_dooms_the_blobs_of_its_snapshots,
+            the_version_counts_snapshots_but_not_their_pieces,
         );
     };
     ($fresh:path: $($rule:ident),* $(,)?) => {$(

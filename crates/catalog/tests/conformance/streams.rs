@@ -3,7 +3,7 @@
 use super::*;
 use stillpoint_catalog::CatalogError;
 use stillpoint_core::VaultId;
-use stillpoint_core::stream::{CaptureReport, GapCause};
+use stillpoint_core::stream::{CaptureReport, GapCause, OpenTransaction};
 
 pub fn stream(cluster: &Cluster, part: &PartId) -> Stream {
     Stream {
@@ -15,6 +15,7 @@ pub fn stream(cluster: &Cluster, part: &PartId) -> Stream {
         since: time(5),
         began: at(0),
         ended: None,
+        unresolved: None,
     }
 }
 
@@ -98,6 +99,28 @@ pub async fn a_stream_ends_once_until_it_begins_anew(catalog: &dyn Catalog) {
     assert_eq!(catalog.stream(cluster.id, &part).await.unwrap(), Some(stream(&cluster, &part)));
     let refused = catalog.end_stream(&lease, &PartId::ConfigServers, at(50)).await;
     assert!(matches!(refused, Err(CatalogError::Gone("stream"))), "{refused:?}");
+}
+
+pub async fn what_is_unresolved_of_a_stream_follows_its_last_segment(catalog: &dyn Catalog) {
+    let (cluster, lease, part) = with_stream(catalog).await;
+    let config = PartId::ConfigServers;
+    catalog.begin_stream(&lease, &stream(&cluster, &config), None).await.unwrap();
+    let unresolved = || async { catalog.stream(cluster.id, &part).await.unwrap().unwrap().unresolved };
+    let mut run = run_of(&cluster, &part, None, 0..5);
+    let begun = OpenTransaction { prepared: None, ..open_transaction(1) };
+    run[1].open = vec![begun.clone()];
+    run[2].open = vec![begun, open_transaction(25), open_transaction(21)];
+    run[3].open = vec![open_transaction(25)];
+    for (segment, expected) in run.iter().zip([None, None, Some(time(21)), Some(time(25)), None]) {
+        let version = catalog.version().unwrap();
+        let before = unresolved().await;
+        append(catalog, &lease, std::slice::from_ref(segment)).await;
+        assert_eq!(unresolved().await, expected);
+        // Replies are made of it.
+        assert!(version.is_none() || (version != catalog.version().unwrap()) == (before != expected));
+    }
+    let expected = [stream(&cluster, &config), stream(&cluster, &part)];
+    assert_eq!(catalog.streams(cluster.id).await.unwrap(), expected, "nothing else of it changed");
 }
 
 pub async fn a_shard_that_is_back_gives_its_gap_an_end(catalog: &dyn Catalog) {

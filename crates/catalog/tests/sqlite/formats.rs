@@ -11,13 +11,14 @@ use std::time::Duration;
 use stillpoint_catalog::{AccessToken, AuditEntry, Catalog, Cluster, Credential, CredentialKind, Page, Project};
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::schedule::{Schedule, Setting};
+use stillpoint_core::snapshot::Snapshot;
 use stillpoint_core::stream::{OpenTransaction, Stream};
 use stillpoint_core::{Role, VaultId};
 
 use crate::Place;
 use crate::conformance::{
-    append, assert_stored, at, cluster, completed, failed, gap, holding, key, open_transaction, project, report,
-    run_of, stream, time, token,
+    append, assert_stored, at, blobs, cluster, completed, completed_snapshot, failed, gap, holding, key,
+    open_transaction, project, reading_snapshot, report, run_of, stream, time, token,
 };
 
 fn fixture(format: i64) -> (PathBuf, PathBuf) {
@@ -71,13 +72,18 @@ async fn fill_or_check(catalog: &dyn Catalog, format: i64, write: bool) {
     assert_eq!(catalog.unfinished_checkpoint(clusters[0].id).await.unwrap().as_ref(), Some(&checkpoints[0]));
     let lease = catalog.lease(clusters[0].id).await.unwrap().unwrap();
     assert_eq!((lease.lease.holder.as_str(), lease.lease.epoch, lease.until), ("4711-0badcafe", 3, at(45)));
-    assert_eq!(catalog.lease(clusters[1].id).await.unwrap(), None);
+    if format < 4 {
+        assert_eq!(catalog.lease(clusters[1].id).await.unwrap(), None);
+    }
     assert_eq!(catalog.schedule(clusters[1].id).await.unwrap(), Schedule::default());
     if format >= 2 {
         fill_or_check_2(catalog, &projects, &clusters, write).await;
     }
     if format >= 3 {
         fill_or_check_3(catalog, &clusters[0], write).await;
+    }
+    if format >= 4 {
+        fill_or_check_4(catalog, &clusters[1], write).await;
     }
 }
 
@@ -147,6 +153,41 @@ async fn fill_or_check_3(catalog: &dyn Catalog, cluster: &Cluster, write: bool) 
     assert_eq!(catalog.doomed(at(50), 9).await.unwrap(), [""; 0]);
 }
 
+/// What came with format 4, of a cluster of its own: a snapshot that was deleted, one that is kept, one that is
+/// under way, and a stream with a transaction that is not ended.
+async fn fill_or_check_4(catalog: &dyn Catalog, cluster: &Cluster, write: bool) {
+    let part = PartId::Shard("a/b c".into());
+    let [gone, kept] = [completed_snapshot(cluster, 10), completed_snapshot(cluster, 20)];
+    let kept = Snapshot { do_not_delete: true, ..kept };
+    let reading = reading_snapshot(cluster, 30);
+    let mut run = run_of(cluster, &part, None, 0..1);
+    run[0].open = vec![open_transaction(5)];
+    if write {
+        let lease = catalog.claim_lease(cluster.id, "4711-0badcafe", at(0), Duration::from_secs(15)).await.unwrap();
+        let lease = lease.unwrap();
+        for (ended, names) in [(&gone, ["data/1", "data/2"]), (&kept, ["data/2", "data/3"])] {
+            catalog.queue_snapshot(ended).await.unwrap();
+            catalog.save_snapshot(&lease, ended, &blobs(&names)).await.unwrap();
+        }
+        catalog.delete_snapshot(cluster.id, gone.id, at(60)).await.unwrap();
+        catalog.queue_snapshot(&reading).await.unwrap();
+        catalog.add_pieces(&lease, reading.id, &part, &blobs(&["2", "1"]), &blobs(&["data/4"])).await.unwrap();
+        catalog.begin_stream(&lease, &stream(cluster, &part), None).await.unwrap();
+        append(catalog, &lease, &run).await;
+        catalog.release_lease(&lease).await.unwrap();
+    }
+    let id = reading.id;
+    assert_eq!(catalog.snapshots(cluster.id, Page::ALL).await.unwrap(), [reading, kept]);
+    assert_eq!(catalog.pieces(cluster.id, id, &part).await.unwrap(), ["2", "1"]);
+    let names = blobs(&["data/1", "data/2", "data/3", "data/4", "stray"]);
+    assert_eq!(catalog.unreferenced(&names).await.unwrap(), ["stray"]);
+    assert_eq!(catalog.doomed(at(61), 9).await.unwrap().last().map(String::as_str), Some("data/1"));
+    assert_eq!(
+        catalog.streams(cluster.id).await.unwrap(),
+        [Stream { unresolved: Some(time(5)), ..stream(cluster, &part) }]
+    );
+}
+
 /// A place with a copy of the fixture.
 fn with_fixture(format: i64) -> Place {
     let place = Place::empty();
@@ -177,11 +218,11 @@ async fn every_format_that_ever_was_reads_back() {
 
 /// What came later is no less there in a catalog that was made before it.
 #[tokio::test]
-async fn a_catalog_of_every_format_keeps_streams_and_counts_their_changes() {
+async fn a_catalog_of_every_format_keeps_streams_and_snapshots_and_counts_their_changes() {
     for format in 1..=newest_format() {
         let place = with_fixture(format);
         let catalog = place.open().unwrap();
-        let cluster = catalog.clusters(None).await.unwrap().remove(0);
+        let cluster = catalog.clusters(None).await.unwrap().into_iter().min_by_key(|cluster| cluster.id).unwrap();
         let part = PartId::Shard("rs7".into());
         let lease = catalog.claim_lease(cluster.id, "b", at(100), Duration::from_secs(15)).await.unwrap().unwrap();
         let mut versions = vec![catalog.version().unwrap()];
@@ -191,6 +232,10 @@ async fn a_catalog_of_every_format_keeps_streams_and_counts_their_changes() {
         versions.push(catalog.version().unwrap());
         catalog.remove_gap(cluster.id, &part, time(1), time(2)).await.unwrap();
         versions.push(catalog.version().unwrap());
+        let snapshot = completed_snapshot(&cluster, 99);
+        catalog.queue_snapshot(&snapshot).await.unwrap();
+        versions.push(catalog.version().unwrap());
+        assert_eq!(catalog.snapshots(cluster.id, Page::ALL).await.unwrap(), [snapshot]);
         assert!(versions.is_sorted_by(|a, b| a < b), "format {format}: {versions:?}");
         let run = run_of(&cluster, &part, None, 0..2);
         append(&catalog, &lease, &run).await;

@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::verification::Verification;
 use crate::{CheckpointId, ClusterId, ClusterTime};
 
 /// One checkpoint. Only the [`Machine`](super::Machine) changes it once it is queued.
@@ -29,6 +30,9 @@ pub struct Checkpoint {
     pub failure: Option<Failure>,
     /// What is in the way now, while something is tried again.
     pub trouble: Option<Trouble>,
+    /// What came of comparing it with the cluster, if that was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
 }
 
 /// How far a checkpoint has come.
@@ -248,13 +252,8 @@ impl Checkpoint {
             ended: None,
             failure: None,
             trouble: None,
+            verification: None,
         }
-    }
-
-    /// Whether a restore can be made from it now. That needs a snapshot at or before the cut and the
-    /// stream of every part from there to the cut; neither is kept yet.
-    pub fn restorable(&self) -> bool {
-        false
     }
 
     /// When it completed and the balancer ran again; `None` unless it has completed.

@@ -272,6 +272,7 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
             since: since.unwrap_or(beginning.complete_from),
             began: (self.clock)(),
             ended: None,
+            unresolved: None,
         };
         self.ledger.begin(&stream, gap.as_ref()).await?;
         match gap {

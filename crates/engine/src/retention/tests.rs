@@ -4,8 +4,9 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use stillpoint_catalog::{Catalog, Lease, Page};
 use stillpoint_core::checkpoint::{Checkpoint, Failure, PartId, Reason, State};
+use stillpoint_core::snapshot::{self, Data};
 use stillpoint_core::stream::{Gap, GapCause, OpenTransaction, Segment, Stream, place};
-use stillpoint_core::{CheckpointId, ClusterTime, OpTime};
+use stillpoint_core::{CheckpointId, ClusterTime, OpTime, SnapshotId};
 use stillpoint_vault::Vault;
 
 use super::*;
@@ -54,6 +55,7 @@ impl World {
             since: self.time(0),
             began: self.began,
             ended: None,
+            unresolved: None,
         };
         self.catalog.begin_stream(&self.lease, &stream, None).await.unwrap();
     }
@@ -333,4 +335,105 @@ async fn a_blob_that_is_stored_again_is_saved_unless_its_deletion_has_begun() {
     // As after a kill in between.
     assert_eq!(world.sweep(60).await, 1);
     world.catalog.keep_blobs(name).await.unwrap();
+}
+
+impl World {
+    /// A complete snapshot as of an hour, which needs the stream from another on, in a blob of its own and
+    /// one that all share.
+    async fn snapshot(&self, stream: i64, hour: i64, expires: i64) -> SnapshotId {
+        let (cluster, cut) = (self.lease.cluster, self.time(hour));
+        let mut snapshot = Snapshot::queued(SnapshotId::new(self.after(hour), hour as u64), cluster, self.after(hour));
+        self.catalog.queue_snapshot(&snapshot).await.unwrap();
+        let mut blobs = Vec::new();
+        for content in ["shared".to_owned(), format!("of {hour}")] {
+            let place = format!("{SNAPSHOTS}/{cluster}/config/pack");
+            let put = self.vault.put(&place, Bytes::from(content)).await.unwrap();
+            blobs.push((format!("{place}-{}", put.blob), put.blob));
+        }
+        let data = Data {
+            manifest: blobs[1].1,
+            at: cut,
+            stream: self.time(stream),
+            collections: 1,
+            documents: 1,
+            bytes: 5,
+            stored: 5,
+        };
+        let part = snapshot::Part { id: PART, replica_set: "set".into(), read: None, data: Some(data) };
+        (snapshot.state, snapshot.ended) = (snapshot::State::Completed, Some(self.after(hour)));
+        (snapshot.cut, snapshot.parts, snapshot.expires) = (Some(cut), vec![part], Some(self.after(expires)));
+        let names: Vec<_> = blobs.into_iter().map(|(name, _)| name).collect();
+        self.catalog.save_snapshot(&self.lease, &snapshot, &names).await.unwrap();
+        snapshot.id
+    }
+
+    async fn snapshots(&self) -> Vec<SnapshotId> {
+        let all = self.catalog.snapshots(self.lease.cluster, Page::ALL).await.unwrap();
+        all.into_iter().rev().map(|snapshot| snapshot.id).collect()
+    }
+
+    /// Blobs of snapshots in the vault.
+    async fn packs(&self) -> usize {
+        self.vault.list(SNAPSHOTS).try_collect::<Vec<_>>().await.unwrap().len()
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_goes_when_its_time_is_over_and_nothing_that_is_kept_needs_it() {
+    let world = World::new().await;
+    for hour in 0..100 {
+        world.segment(hour, hour + 1, vec![]).await;
+    }
+    let first = world.snapshot(8, 10, 20).await;
+    let second = world.snapshot(28, 30, 40).await;
+    let third = world.snapshot(58, 60, 70).await;
+    assert_eq!(world.packs().await, 4, "one that all share, and one of each");
+    // The window of 24 hours begins at 71: its times are restored from the third.
+    let setup = world.setup(95);
+    expire_once(&setup, &world.lease).await.unwrap();
+    assert_eq!(world.snapshots().await, [third]);
+    let oldest = world.catalog.segments(world.lease.cluster, &PART, ClusterTime::ZERO, ClusterTime::MAX, 1).await;
+    let oldest = oldest.unwrap().remove(0);
+    assert!(oldest.first.time <= world.time(58), "{} is needed from {} on", oldest.first, world.time(58));
+    assert!(oldest.last.time >= world.time(57), "what is before it is not: {}", oldest.last);
+    assert!(![first, second].contains(&third));
+    // Their own blobs go after the grace, the shared one stays.
+    sweep_once(&world.setup(95 + 25)).await.unwrap();
+    assert_eq!(world.packs().await, 2);
+}
+
+#[tokio::test]
+async fn what_the_oldest_checkpoint_and_a_snapshot_under_way_need_stays() {
+    let world = World::new().await;
+    for hour in 0..100 {
+        world.segment(hour, hour + 1, vec![]).await;
+    }
+    let first = world.snapshot(8, 10, 20).await;
+    let second = world.snapshot(58, 60, 70).await;
+    let needed = |snapshots: &[Snapshot], keep_from: i64| needed_from(snapshots, &PART, world.time(keep_from));
+    let all = world.catalog.snapshots(world.lease.cluster, Page::ALL).await.unwrap();
+    assert_eq!(needed(&all, 71), world.time(58));
+    assert_eq!(needed(&all, 59), world.time(8), "the times from 59 to 60 go on from the first");
+    assert_eq!(needed(&all, 5), world.time(5));
+    assert_eq!(needed(&[], 71), world.time(71));
+    let mut open = Snapshot::queued(SnapshotId::new(world.after(40), 9), world.lease.cluster, world.after(40));
+    open.state = snapshot::State::Reading;
+    assert_eq!(needed(&[open.clone()], 71), world.time(39), "it may have begun to read then");
+    // A checkpoint from between them is kept: so is the snapshot before it.
+    let mut setup = world.setup(95);
+    setup.retention.checkpoints = SignedDuration::from_hours(1000);
+    world.checkpoint(40).await;
+    expire_once(&setup, &world.lease).await.unwrap();
+    assert_eq!(world.snapshots().await, [first, second]);
+}
+
+#[tokio::test]
+async fn a_pack_that_no_record_names_goes_after_two_graces() {
+    let world = World::new().await;
+    let place = format!("{SNAPSHOTS}/{}/config/pack", world.lease.cluster);
+    world.vault.put(&place, Bytes::from_static(b"orphan")).await.unwrap();
+    for (hours, left) in [(20, 1), (25, 1), (60, 0)] {
+        sweep_once(&world.setup(hours)).await.unwrap();
+        assert_eq!(world.packs().await, left, "after {hours} hours");
+    }
 }

@@ -239,6 +239,9 @@ fn collections_of_which_nothing_is_known_are_an_error() {
 fn what_a_server_writes_by_itself_is_passed_over() {
     let derived = [
         "local.x",
+        "shop.system.profile",
+        "admin.system.keys",
+        "config.system.indexBuilds",
         "config.transactions",
         "config.image_collection",
         "config.system.preimages",

@@ -14,7 +14,7 @@ use stillpoint_fold::merge::{Since, Stored};
 use stillpoint_fold::{Budget, Catalogue, Collection, FoldError, Gather, Key, Merge, Outcomes, Piece, Uuid};
 use stillpoint_lab::ReplicaSet;
 use stillpoint_mongo::PartLink;
-use stillpoint_mongo::snapshot::{Order, ReadError};
+use stillpoint_mongo::snapshot::{Order, ReadError, When};
 use stillpoint_mongo::tail::Beginning;
 use stillpoint_oplog::Entry;
 
@@ -88,11 +88,11 @@ async fn read(
     link: &PartLink,
     uuid: Uuid,
     collection: &Collection,
-    at: Option<ClusterTime>,
+    when: When,
     order: Order,
     limit: usize,
 ) -> Result<Vec<RawDocumentBuf>, ReadError> {
-    let mut documents = link.documents(db_of(&collection.ns), uuid.0, at, order).await?;
+    let mut documents = link.documents(db_of(&collection.ns), uuid.0, when, order).await?;
     let mut all = Vec::new();
     while let Some(batch) = documents.next().await? {
         all.extend(batch.documents().map(|document| document.unwrap().to_owned()));
@@ -126,13 +126,13 @@ impl Snapshot {
         let documents = self.documents.entry(uuid).or_default();
         let whole = order(collection) == Order::Natural;
         let read = if collection.is_capped() {
-            read(link, uuid, collection, None, Order::Natural, usize::MAX).await
+            read(link, uuid, collection, When::NotBefore(at), Order::Natural, usize::MAX).await
         } else if whole {
-            read(link, uuid, collection, Some(at), Order::Natural, usize::MAX).await
+            read(link, uuid, collection, When::At(at), Order::Natural, usize::MAX).await
         } else {
             let from = documents.last().map(|last| last.document.get("_id").unwrap().unwrap().into());
             // The first of them is the last of the piece before, or what is there now instead.
-            read(link, uuid, collection, Some(at), Order::ById { from }, PIECE).await
+            read(link, uuid, collection, When::At(at), Order::ById { from }, PIECE).await
         };
         let read = match read {
             Ok(read) => read,
@@ -229,8 +229,8 @@ pub async fn live(link: &PartLink, at: ClusterTime) -> State {
     for (uuid, collection) in catalogue(link, at).await.unwrap().iter().filter(|(_, one)| !is_derived(&one.ns)) {
         let capped = collection.is_capped();
         // See `written_since`.
-        let time = (!capped).then_some(at);
-        let mut documents = read(link, uuid, collection, time, order(collection), usize::MAX).await.unwrap();
+        let when = if capped { When::NotBefore(at) } else { When::At(at) };
+        let mut documents = read(link, uuid, collection, when, order(collection), usize::MAX).await.unwrap();
         if !collection.is_in_insertion_order() {
             documents.sort_by_cached_key(|one| key(one));
         }

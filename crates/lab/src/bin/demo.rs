@@ -1,5 +1,5 @@
 //! `make demo`: stillpoint at work on a real sharded cluster, from nothing to a checkpoint
-//! fetched over HTTP. Talks on standard error; the reply goes to standard output.
+//! that is proved and fetched over HTTP. Talks on standard error; the reply goes to standard output.
 //!
 //! It only uses what a reader could type: the binary's command line, its configuration file and
 //! curl.
@@ -24,6 +24,8 @@ const CLUSTER: &str = "Cluster0";
 const NS: &str = "bank.accounts";
 const CLIENTS: usize = 4;
 const LOOK: Duration = Duration::from_secs(3);
+/// For a checkpoint to become restorable.
+const RESTORABLE: Duration = Duration::from_secs(60);
 
 struct Args {
     binary: PathBuf,
@@ -174,12 +176,24 @@ async fn show(args: &Args, stage: &mut Stage) -> Result<()> {
     let user = format!("{}:{}", text(&key, "publicKey")?, text(&key, "privateKey")?);
     let uri_file = uri_file.to_string_lossy();
     cli.run(&["cluster", "add", "--project", PROJECT, "--name", CLUSTER, "--uri-file", &uri_file]).await?;
-    say(&format!("project {PROJECT}, a key and {CLUSTER} are known; taking a checkpoint"));
-    let begin = Instant::now();
     let of_cluster = ["--project", PROJECT, "--cluster", CLUSTER];
+    say(&format!("project {PROJECT}, a key and {CLUSTER} are known; taking a snapshot of its data while it works"));
+    let begin = Instant::now();
+    let snapshot = cli.run(&[&["snapshot", "take"], &of_cluster[..]].concat()).await?;
+    say(&format!(
+        "snapshot {} after {:.1} s; taking a checkpoint",
+        text(&snapshot, "id")?,
+        begin.elapsed().as_secs_f32()
+    ));
+    let begin = Instant::now();
     let taken = cli.run(&[&["checkpoint", "take"], &of_cluster[..]].concat()).await?;
     let id = text(&taken, "id")?;
-    say(&format!("checkpoint {id} after {} ms; the API says:", begin.elapsed().as_millis()));
+    say(&format!(
+        "checkpoint {id} after {} ms; folding it from what is stored, and comparing",
+        begin.elapsed().as_millis()
+    ));
+    let verdict = verify(&cli, &of_cluster, id).await?;
+    say(&format!("what is stored of it and a snapshot read of the cluster at its time: {verdict}; the API says:"));
 
     let url = format!("{origin}/api/atlas/v1.0/groups/{group}/clusters/{CLUSTER}/backupCheckpoints/{id}?pretty=true");
     let reply = curl(&user, &url).await?;
@@ -196,6 +210,19 @@ async fn show(args: &Args, stage: &mut Stage) -> Result<()> {
     eprintln!("    reference of the API: {origin}/api/docs\n");
     say("it takes a checkpoint a minute after the last; Ctrl-C ends the demo");
     follow(&cli, &of_cluster, id, server).await
+}
+
+/// Compares a checkpoint with the cluster, as soon as it can be restored.
+async fn verify(cli: &Cli<'_>, of_cluster: &[&str], id: &str) -> Result<String> {
+    let show = [&["checkpoint", "show"], of_cluster, &[id]].concat();
+    let begun = Instant::now();
+    // A transaction that was prepared by then may be under way still.
+    while cli.run(&show).await?["restorable"] != true {
+        ensure!(begun.elapsed() < RESTORABLE, "checkpoint {id} does not become restorable");
+        sleep(Duration::from_millis(200)).await;
+    }
+    let verified = cli.run(&[&["verify"], of_cluster, &["--checkpoint", id]].concat()).await?;
+    Ok(text(&verified, "verdict")?.to_owned())
 }
 
 /// Prints a line for each new checkpoint; ends only with an error.

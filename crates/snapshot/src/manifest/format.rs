@@ -43,13 +43,16 @@ pub(super) fn document(manifest: &Manifest) -> Option<Vec<u8>> {
     Some(document.into_bytes())
 }
 
-fn collection_document(told: &Collection) -> Option<RawDocumentBuf> {
+pub(super) fn collection_document(told: &Collection) -> Option<RawDocumentBuf> {
     let mut pieces = RawArrayBuf::new();
     for piece in &told.pieces {
         let mut document = RawDocumentBuf::new();
         document.append(cstr!("from"), binary_or_null(piece.from.as_deref()));
         document.append(cstr!("to"), binary_or_null(piece.to.as_deref()));
         document.append(cstr!("at"), timestamp(piece.at));
+        if piece.settled != piece.at {
+            document.append(cstr!("settled"), timestamp(piece.settled));
+        }
         pieces.push(document);
     }
     let uuid = RawBsonRef::Binary(RawBinaryRef { subtype: BinarySubtype::Uuid, bytes: &told.uuid });
@@ -184,7 +187,7 @@ fn blob_or_none(bytes: Option<&[u8]>) -> Option<Option<BlobId>> {
     }
 }
 
-fn collection(document: &RawDocument) -> Option<Collection> {
+pub(super) fn collection(document: &RawDocument) -> Option<Collection> {
     let (mut namespace, mut uuid, mut definition, mut layout) = (None, None, None, None);
     let (mut cut, mut found, mut pieces) = (None, None, None);
     fields(document, |name, value| match name {
@@ -233,12 +236,14 @@ fn root(document: &RawDocument, layout: Layout) -> Option<Root> {
 }
 
 fn piece(document: &RawDocument) -> Option<Piece> {
-    let (mut from, mut to, mut at) = (None, None, None);
+    let (mut from, mut to, mut at, mut settled) = (None, None, None, Ok(None));
     fields(document, |name, value| match name {
         "from" => from = value.binary_or_null(),
         "to" => to = value.binary_or_null(),
         "at" => at = value.time(),
+        "settled" => settled = value.time().map(Some).ok_or(()),
         _ => {}
     })?;
-    Some(Piece { from: from?.map(<[u8]>::to_vec), to: to?.map(<[u8]>::to_vec), at: at? })
+    let (at, settled) = (at?, settled.ok()?);
+    Some(Piece { from: from?.map(<[u8]>::to_vec), to: to?.map(<[u8]>::to_vec), at, settled: settled.unwrap_or(at) })
 }

@@ -7,6 +7,7 @@ mod write;
 
 pub use read::ManifestError;
 
+use bson::RawDocument;
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::stream::BlobId;
 use stillpoint_core::{ClusterId, ClusterTime};
@@ -97,6 +98,8 @@ pub struct Piece {
     /// The first key that is after it; none at the end.
     pub to: Option<Vec<u8>>,
     pub at: ClusterTime,
+    /// What could be read without a cluster time only is as of some time from `at` to here; else the same.
+    pub settled: ClusterTime,
 }
 
 impl Manifest {
@@ -107,6 +110,16 @@ impl Manifest {
 }
 
 impl Collection {
+    /// The document that it is in a manifest; none if a number is too high.
+    pub fn to_document(&self) -> Option<Vec<u8>> {
+        Some(format::collection_document(self)?.into_bytes())
+    }
+
+    /// Reads that document. Whether it fits into a manifest is not looked at.
+    pub fn from_document(document: &[u8]) -> Option<Collection> {
+        format::collection(RawDocument::from_bytes(document).ok()?)
+    }
+
     /// Of its documents.
     pub fn digest(&self) -> Digest {
         self.root.as_ref().map_or(Digest::EMPTY, |root| root.reference.entry.digest)

@@ -37,7 +37,7 @@ pub(super) fn check(manifest: &Manifest) -> Result<(), ManifestError> {
         if let Some(what) = fault(told) {
             return wrong(what);
         }
-        if told.pieces.iter().any(|piece| !times.contains(&&piece.at)) {
+        if told.pieces.iter().any(|piece| !times.contains(&&piece.at) || !times.contains(&&piece.settled)) {
             return wrong("a piece is not of the snapshot's times");
         }
         before = Some(told);
@@ -52,6 +52,7 @@ fn fault(told: &Collection) -> Option<&'static str> {
         (name && namespace.len() <= MAX_NAMESPACE, "its namespace is none"),
         (definition.len() <= MAX_DEFINITION && RawDocument::from_bytes(definition).is_ok(), "its definition is none"),
         (root.as_ref().is_none_or(|root| root.layout == *layout && can_be(root)), "its root is none"),
+        (pieces.iter().all(|piece| piece.at <= piece.settled), "a piece is settled before its time"),
         (pieces.len() <= MAX_PIECES && adjacent(pieces), "its pieces are not one after the other"),
         (*layout == Layout::Sorted || pieces.len() == 1, "it has pieces and no order"),
     ];

@@ -18,13 +18,13 @@ pub(super) fn manifest() -> Manifest {
         layout: Layout::Sorted,
         cut: SMALL,
         root: None,
-        pieces: vec![Piece { from: None, to: None, at: time(5) }],
+        pieces: vec![Piece { from: None, to: None, at: time(5), settled: time(5) }],
     };
     let orders = Collection {
         root: Some(Root { layout: Layout::Sorted, level: 2, reference: reference.clone() }),
         pieces: vec![
-            Piece { from: None, to: Some(b"m".to_vec()), at: time(5) },
-            Piece { from: Some(b"m".to_vec()), to: None, at: time(8) },
+            Piece { from: None, to: Some(b"m".to_vec()), at: time(5), settled: time(5) },
+            Piece { from: Some(b"m".to_vec()), to: None, at: time(8), settled: time(8) },
         ],
         ..collection("orders", 8)
     };

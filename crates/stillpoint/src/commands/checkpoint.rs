@@ -1,23 +1,22 @@
 //! `stillpoint checkpoint`
 
-use std::time::Duration;
-
 use serde_json::Value;
 use stillpoint_api::{ATLAS_V1, Place, View, checkpoint_document};
 use stillpoint_catalog::{Catalog, Cluster, Page, Project};
 use stillpoint_core::CheckpointId;
 use stillpoint_core::checkpoint::{Checkpoint, PutBack, State};
-use stillpoint_core::coverage::{Obstacle, obstacles};
+use stillpoint_core::coverage::{Obstacle, Stored};
+use stillpoint_core::snapshot::Snapshot;
+use stillpoint_core::stream::{Gap, Stream};
 
 use crate::cli::CheckpointCommand;
+use crate::commands::taken::{LOOK_EVERY, cut, is_served, not_found, wait_for_server};
 use crate::config::Config;
 use crate::context::{audited, chance, now, of_cluster, open_catalog};
 use crate::error::CliError;
 use crate::output::{Output, table};
 
-/// A server that has just started, or has just been told of a new cluster, needs a moment.
-const SERVER_WITHIN: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const KIND: &str = "checkpoint";
 
 pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -> Result<(), CliError> {
     let catalog = open_catalog(config)?;
@@ -31,9 +30,9 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
             audited(catalog, format!("checkpoint take {}", queued.id)).await;
             let ended = match no_wait {
                 true => queued,
-                false => follow(catalog, &queued).await?,
+                false => follow(catalog, &cluster, &queued).await?,
             };
-            print(config, output, &project, &cluster, &ended, &[]);
+            print(config, output, &project, &cluster, &ended, &Kept::of(catalog, &cluster).await?);
             match (&ended.state, &ended.failure) {
                 (State::Failed, Some(failure)) => Err(CliError::Failed(format!(
                     "the checkpoint failed. {} {}",
@@ -46,15 +45,17 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
         CheckpointCommand::List { of, limit } => {
             let (project, cluster) = of_cluster(catalog, &of).await?;
             let checkpoints = catalog.checkpoints(cluster.id, Page { skip: 0, take: limit }).await?;
-            let documents: Vec<_> = checkpoints.iter().map(|c| document(config, &project, &cluster, c)).collect();
+            let kept = Kept::of(catalog, &cluster).await?;
+            let documents: Vec<_> =
+                checkpoints.iter().map(|c| document(config, &project, &cluster, c, &kept)).collect();
             output.print(&documents.into(), || {
                 let row = |c: &Checkpoint| {
                     vec![
                         c.id.to_string(),
                         c.started.to_string(),
                         c.state.name().into(),
-                        cut(c),
-                        c.restorable().to_string(),
+                        cut(c.cut),
+                        kept.stored().restorable(c).to_string(),
                     ]
                 };
                 let rows: Vec<_> = checkpoints.iter().map(row).collect();
@@ -65,54 +66,52 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
         CheckpointCommand::Show { of, id } => {
             let (project, cluster) = of_cluster(catalog, &of).await?;
             let checkpoint =
-                catalog.checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(&project, &cluster, id))?;
-            let obstacles = obstacles_of(catalog, &checkpoint).await?;
-            print(config, output, &project, &cluster, &checkpoint, &obstacles);
+                catalog.checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(KIND, &project, &cluster, id))?;
+            print(config, output, &project, &cluster, &checkpoint, &Kept::of(catalog, &cluster).await?);
             Ok(())
         }
         CheckpointCommand::Delete { of, id } => {
             let (project, cluster) = of_cluster(catalog, &of).await?;
             let checkpoint =
-                catalog.checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(&project, &cluster, id))?;
+                catalog.checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(KIND, &project, &cluster, id))?;
+            let kept = Kept::of(catalog, &cluster).await?;
             catalog.delete_checkpoint(cluster.id, id).await?;
             audited(catalog, format!("checkpoint delete {id}")).await;
-            output.print(&document(config, &project, &cluster, &checkpoint), || format!("deleted {id}"));
+            output.print(&document(config, &project, &cluster, &checkpoint, &kept), || format!("deleted {id}"));
             Ok(())
         }
     }
 }
 
-/// What of the stored oplogs keeps a completed checkpoint from being restored.
-async fn obstacles_of(catalog: &dyn Catalog, checkpoint: &Checkpoint) -> Result<Vec<Obstacle>, CliError> {
-    if checkpoint.state != State::Completed {
-        return Ok(Vec::new());
+/// What of a cluster is stored.
+struct Kept {
+    streams: Vec<Stream>,
+    gaps: Vec<Gap>,
+    snapshots: Vec<Snapshot>,
+}
+
+impl Kept {
+    async fn of(catalog: &dyn Catalog, cluster: &Cluster) -> Result<Kept, CliError> {
+        let (streams, gaps) = (catalog.streams(cluster.id).await?, catalog.gaps(cluster.id).await?);
+        Ok(Kept { streams, gaps, snapshots: catalog.snapshots(cluster.id, Page::ALL).await? })
     }
-    let (streams, gaps) = (catalog.streams(checkpoint.cluster).await?, catalog.gaps(checkpoint.cluster).await?);
-    Ok(obstacles(checkpoint, &streams, &gaps))
-}
 
-fn not_found(project: &Project, cluster: &Cluster, id: CheckpointId) -> CliError {
-    let list = format!("checkpoint list --project {} --cluster {}", project.name, cluster.name);
-    CliError::NotFound { kind: "checkpoint", name: id.to_string(), list }
-}
+    fn stored(&self) -> Stored<'_> {
+        Stored { streams: &self.streams, gaps: &self.gaps, snapshots: &self.snapshots }
+    }
 
-async fn is_served(catalog: &dyn Catalog, cluster: &Cluster) -> Result<bool, CliError> {
-    Ok(catalog.lease(cluster.id).await?.is_some_and(|state| state.until > now()))
-}
-
-async fn wait_for_server(catalog: &dyn Catalog, cluster: &Cluster) -> Result<(), CliError> {
-    let served = async {
-        while !is_served(catalog, cluster).await? {
-            tokio::time::sleep(LOOK_EVERY).await;
+    /// What keeps a completed checkpoint from being restored.
+    fn obstacles(&self, checkpoint: &Checkpoint) -> Vec<Obstacle> {
+        match checkpoint.state {
+            State::Completed => self.stored().obstacles(checkpoint),
+            _ => Vec::new(),
         }
-        Ok(())
-    };
-    tokio::time::timeout(SERVER_WITHIN, served).await.unwrap_or(Err(CliError::NoServer))
+    }
 }
 
 /// Waits for the end, telling each step. Each step has its own limit in the server; if the server
 /// goes away, that is said.
-async fn follow(catalog: &dyn Catalog, queued: &Checkpoint) -> Result<Checkpoint, CliError> {
+async fn follow(catalog: &dyn Catalog, cluster: &Cluster, queued: &Checkpoint) -> Result<Checkpoint, CliError> {
     let mut state = State::Queued;
     let mut trouble = None;
     loop {
@@ -129,8 +128,7 @@ async fn follow(catalog: &dyn Catalog, queued: &Checkpoint) -> Result<Checkpoint
         if state.ended() {
             return Ok(checkpoint);
         }
-        let lease = catalog.lease(queued.cluster).await?;
-        if lease.is_none_or(|lease| lease.until < now()) {
+        if !is_served(catalog, cluster).await? {
             if catalog.withdraw_checkpoint(queued.cluster, queued.id).await? {
                 return Err(CliError::NoServer);
             }
@@ -155,9 +153,12 @@ fn step(state: State) -> &'static str {
     }
 }
 
-fn document(config: &Config, project: &Project, cluster: &Cluster, checkpoint: &Checkpoint) -> Value {
+fn document(config: &Config, project: &Project, cluster: &Cluster, checkpoint: &Checkpoint, kept: &Kept) -> Value {
     let place = Place::new(&config.base_url(), &ATLAS_V1, project.id, cluster.id, &cluster.name);
-    checkpoint_document(&View { place: &place, checkpoint, streams: &[], gaps: &[] })
+    // Of what it lacks the command speaks in its own words.
+    let restorable = kept.stored().restorable(checkpoint);
+    let stored = if restorable { kept.stored() } else { Stored::default() };
+    checkpoint_document(&View { place: &place, checkpoint, stored })
 }
 
 /// With what only the operator is told.
@@ -168,32 +169,25 @@ fn operators(obstacle: &Obstacle) -> String {
     }
 }
 
-fn cut(checkpoint: &Checkpoint) -> String {
-    checkpoint.cut.map_or("-".into(), |cut| format!("{} ({cut})", cut.date()))
-}
-
-fn print(
-    config: &Config,
-    output: &Output,
-    project: &Project,
-    cluster: &Cluster,
-    checkpoint: &Checkpoint,
-    obstacles: &[Obstacle],
-) {
+fn print(config: &Config, output: &Output, project: &Project, cluster: &Cluster, checkpoint: &Checkpoint, kept: &Kept) {
+    let obstacles = kept.obstacles(checkpoint);
     // The published document has no place for it.
     if output.json {
         obstacles.iter().for_each(|obstacle| eprintln!("not restorable: {}", operators(obstacle)));
     }
-    output.print(&document(config, project, cluster, checkpoint), || {
+    output.print(&document(config, project, cluster, checkpoint, kept), || {
         let mut rows = vec![
             vec!["checkpoint".into(), checkpoint.id.to_string()],
             vec!["state".into(), checkpoint.state.name().into()],
             vec!["started".into(), checkpoint.started.to_string()],
             vec!["completed".into(), checkpoint.completed().map_or("-".into(), |time| time.to_string())],
-            vec!["restores to".into(), cut(checkpoint)],
-            vec!["restorable".into(), checkpoint.restorable().to_string()],
+            vec!["restores to".into(), cut(checkpoint.cut)],
+            vec!["restorable".into(), kept.stored().restorable(checkpoint).to_string()],
         ];
         rows.extend(obstacles.iter().map(|obstacle| vec!["because".into(), operators(obstacle)]));
+        if let Some(verification) = &checkpoint.verification {
+            rows.push(vec!["verified".into(), format!("{}, at {}", verification.verdict(), verification.at)]);
+        }
         if let Some(discovery) = checkpoint.discovery() {
             rows.push(vec!["discovery".into(), format!("took {} ms", discovery.as_millis())]);
         }

@@ -1,16 +1,22 @@
-//! One file for each command.
+//! One file for each command, and `taken.rs` for what two of them share.
 
 pub mod audit;
+pub mod cat;
 pub mod checkpoint;
 pub mod cluster;
 pub mod credential;
 pub mod doctor;
+pub mod export;
 pub mod oplog;
 pub mod organization;
+mod point;
 pub mod project;
 pub mod serve;
+pub mod snapshot;
 pub mod status;
+mod taken;
 pub mod vault;
+pub mod verify;
 
 use serde_json::{Value, json};
 use stillpoint_core::checkpoint::PartId;

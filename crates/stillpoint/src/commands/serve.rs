@@ -46,6 +46,7 @@ pub async fn run(config: Config) -> Result<(), CliError> {
     setup.interval = config.interval()?;
     setup.pace = config.pace();
     setup.retention = config.retention();
+    setup.snapshots = config.snapshots()?;
     setup.after_action = crash_point();
     let wake = setup.wake.clone();
     let captures = setup.captures.clone();

@@ -13,6 +13,7 @@ mod path;
 mod privileges;
 mod projects;
 mod refusals;
+mod snapshots;
 mod status;
 mod support;
 mod vault;

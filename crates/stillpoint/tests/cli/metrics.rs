@@ -51,6 +51,7 @@ async fn seeded() -> Operator {
             since: time(2_000),
             began: created,
             ended: None,
+            unresolved: None,
         };
         catalog.begin_stream(&lease, &stream, None).await.unwrap();
         let segment = Segment {

@@ -115,6 +115,8 @@ fn needs() -> Vec<(Document, &'static str, &'static str)> {
     vec![
         (collection("local", "oplog.rs"), "find", "(action `find` on local.oplog.rs)"),
         (collection("local", "oplog.rs"), "collStats", "(action `collStats` on local.oplog.rs)"),
+        (collection("", ""), "find", "(action `find` on every collection)"),
+        (collection("", "system.views"), "find", "(action `find` on system.views of every database)"),
         (cluster(), "appendOplogNote", "(action `appendOplogNote` on the cluster)"),
         (cluster(), "inprog", "(action `inprog` on the cluster)"),
         (cluster(), "replSetGetStatus", "(action `replSetGetStatus` on the cluster)"),

@@ -72,11 +72,8 @@ async fn what_needs_attention_ends_a_monitors_check_with_1() {
     needs("no server runs: start `stillpoint serve`");
 }
 
-#[tokio::test]
-async fn a_checkpoint_says_what_of_the_oplogs_is_missing_and_how_long_discovery_took() {
-    let operator = Operator::with_project();
-    let store = Store::new(&operator).await;
-    store.fill().await;
+/// A checkpoint of the store's cluster as it was queued and as it ended, at second 25.
+pub fn completed_checkpoint(store: &Store) -> (Checkpoint, Checkpoint) {
     let queued = Checkpoint::queued(CheckpointId::new(ago(9), 9), store.cluster.id, ago(9));
     let part = |id, second| {
         let time = ClusterTime::new(second, 1);
@@ -96,6 +93,15 @@ async fn a_checkpoint_says_what_of_the_oplogs_is_missing_and_how_long_discovery_
         ended: Some(ago(2)),
         ..queued.clone()
     };
+    (queued, completed)
+}
+
+#[tokio::test]
+async fn a_checkpoint_says_what_of_the_oplogs_is_missing_and_how_long_discovery_took() {
+    let operator = Operator::with_project();
+    let store = Store::new(&operator).await;
+    store.fill().await;
+    let (queued, completed) = completed_checkpoint(&store);
     store.catalog.add_gap(store.cluster.id, &store.gap()).await.unwrap();
     let id = queued.id.to_string();
     store.queue(queued, completed).await;

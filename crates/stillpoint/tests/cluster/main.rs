@@ -15,6 +15,7 @@ mod movement;
 mod operator_acts;
 mod schedule;
 mod shutdown;
+mod snapshots;
 mod support;
 mod tokens;
 mod transactions;

@@ -81,12 +81,20 @@ impl Server {
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:{}\"\nshutdown = \"20s\"\n\n\
              [catalog]\nurl = \"sqlite:data/stillpoint.db\"\n\n[secrets]\nkey_file = \"data/stillpoint.key\"\n\n\
-             [log]\nfilter = \"stillpoint_engine=debug,info\"\n\n[checkpoint]\n{checkpoint}",
+             [log]\nfilter = \"stillpoint_engine=debug,info\"\n\n[snapshots]\nscheduled = false\nnote_mib = 1\n\n[checkpoint]\n{checkpoint}",
             port.number()
         );
         fs::write(folder.path().join("stillpoint.toml"), text).unwrap();
         fs::create_dir(folder.path().join("data")).unwrap();
         Server { folder, port, child: None, cluster: None }
+    }
+
+    /// Changes a piece of its configuration, for its next start.
+    pub fn configure(&self, before: &str, after: &str) {
+        let file = self.folder.path().join("stillpoint.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(before), "{text}");
+        fs::write(file, text.replace(before, after)).unwrap();
     }
 
     /// Starts it and waits until it answers; `crash_after` names the action after which it kills itself.

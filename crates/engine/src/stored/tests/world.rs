@@ -77,6 +77,7 @@ impl World {
             since: time(since),
             began: Timestamp::UNIX_EPOCH,
             ended: None,
+            unresolved: None,
         };
         self.catalog.begin_stream(&self.lease, &stream, gap).await.unwrap();
     }

@@ -35,7 +35,9 @@ impl Operator {
     pub fn new() -> Operator {
         let operator =
             Operator { folder: tempfile::tempdir().unwrap(), secrets: Mutex::default(), printed: Mutex::default() };
-        operator.configure("[server]\nlisten = \"127.0.0.1:0\"\n[checkpoint]\ninterval = \"off\"\n");
+        operator.configure(
+            "[server]\nlisten = \"127.0.0.1:0\"\n[checkpoint]\ninterval = \"off\"\n[snapshots]\nscheduled = false\n",
+        );
         operator
     }
 

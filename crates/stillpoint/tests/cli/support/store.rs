@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use stillpoint_catalog::sqlite::SqliteCatalog;
 use stillpoint_catalog::{Catalog, Cluster, Lease};
 use stillpoint_core::checkpoint::{Checkpoint, PartId};
+use stillpoint_core::snapshot::Snapshot;
 use stillpoint_core::stream::{CaptureReport, Gap, GapCause, Segment, Stream, place};
 use stillpoint_core::{ClusterId, ClusterTime, OpTime};
 use stillpoint_oplog::SegmentWriter;
@@ -86,6 +87,10 @@ impl<'a> Store<'a> {
         self.catalog.save_checkpoint(&self.lease, &ended).await.unwrap();
     }
 
+    pub async fn save_snapshot(&self, snapshot: &Snapshot) {
+        self.catalog.save_snapshot(&self.lease, snapshot, &[]).await.unwrap();
+    }
+
     pub async fn stop_server(&self) {
         self.catalog.release_lease(&self.lease).await.unwrap();
     }
@@ -100,6 +105,7 @@ impl<'a> Store<'a> {
             since: at(11).time,
             began: ago(3600),
             ended: None,
+            unresolved: None,
         };
         self.catalog.begin_stream(&self.lease, &stream, None).await.unwrap();
     }

@@ -1,0 +1,87 @@
+//! A point in time of a cluster, from what is stored.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use stillpoint_catalog::{Catalog, CatalogError, Page};
+use stillpoint_core::checkpoint::PartId;
+use stillpoint_core::coverage::{Obstacle, Stored};
+use stillpoint_core::snapshot::{Data, Snapshot};
+use stillpoint_core::stream::{Gap, Stream};
+use stillpoint_core::{ClusterId, ClusterTime};
+use stillpoint_vault::Vault;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::state::{Room, Source};
+use super::unpack::{self, Packs};
+use super::{SnapshotError, room_for};
+use crate::Clock;
+use crate::stored::StoredOplog;
+
+/// What is stored of a cluster, to be asked for its state at times.
+pub struct Archive {
+    pub catalog: Arc<dyn Catalog>,
+    pub vault: Vault,
+    pub clock: Clock,
+    pub cluster: ClusterId,
+    pub room: Room,
+    pub stop: CancellationToken,
+    streams: Vec<Stream>,
+    gaps: Vec<Gap>,
+    snapshots: Vec<Snapshot>,
+}
+
+impl Archive {
+    /// Temporary files go to `folder`.
+    pub async fn open(
+        catalog: Arc<dyn Catalog>,
+        vault: Vault,
+        clock: Clock,
+        cluster: ClusterId,
+        folder: PathBuf,
+    ) -> Result<Archive, CatalogError> {
+        let (streams, gaps) = (catalog.streams(cluster).await?, catalog.gaps(cluster).await?);
+        let snapshots = catalog.snapshots(cluster, Page::ALL).await?;
+        let room = Room { folder, ..super::Snapshots::default().room };
+        let stop = CancellationToken::new();
+        Ok(Archive { catalog, vault, clock, cluster, room, stop, streams, gaps, snapshots })
+    }
+
+    /// The parts that the cluster had at a time, as far as a snapshot tells; none if none is old enough.
+    pub fn parts(&self, time: ClusterTime) -> Vec<PartId> {
+        let complete = self.snapshots.iter().filter(|snapshot| snapshot.is_complete());
+        let before = complete.filter(|snapshot| snapshot.cut.is_some_and(|cut| cut <= time));
+        let newest = before.max_by_key(|snapshot| snapshot.cut);
+        newest.map(|snapshot| snapshot.parts.iter().map(|part| part.id.clone()).collect()).unwrap_or_default()
+    }
+
+    /// The stored data that a part goes on from to a time.
+    pub fn base(&self, part: &PartId, time: ClusterTime) -> Result<Data, Vec<Obstacle>> {
+        let stored = Stored { streams: &self.streams, gaps: &self.gaps, snapshots: &self.snapshots };
+        stored.base(part, time).copied()
+    }
+
+    /// All that a part's state at a time is made of.
+    pub async fn source(&self, part: &PartId, base: &Data, time: ClusterTime) -> Result<Source, SnapshotError> {
+        let manifest = unpack::manifest(&self.vault, self.cluster, part, base).await?;
+        room_for(&*self.catalog, self.cluster, part, base.stream, time, &self.room).await?;
+        let handle = Handle::current();
+        let oplog = StoredOplog::new(
+            self.catalog.clone(),
+            Arc::new(self.vault.clone()),
+            self.clock.clone(),
+            self.cluster,
+            part.clone(),
+        );
+        Ok(Source {
+            packs: Packs::new(handle.clone(), self.vault.clone(), self.cluster, part)?,
+            handle,
+            part: part.clone(),
+            base: manifest,
+            oplog,
+            room: self.room.clone(),
+            stop: self.stop.clone(),
+        })
+    }
+}

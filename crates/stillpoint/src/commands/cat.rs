@@ -1,0 +1,69 @@
+//! `stillpoint cat`
+
+use std::io::{self, BufWriter, Write};
+
+use bson::Bson;
+use bson::raw::{RawBson, RawDocument};
+use stillpoint_engine::snapshots::find::Finder;
+use stillpoint_engine::snapshots::{SnapshotError, blocking};
+use stillpoint_fold::Key;
+
+use super::part_name;
+use super::point::Point;
+use crate::cli::PointArgs;
+use crate::config::Config;
+use crate::error::CliError;
+
+/// Documents as lines of extended JSON, canonical: no type is lost.
+pub async fn run(
+    config: &Config,
+    args: PointArgs,
+    parts: Vec<String>,
+    ns: String,
+    id: Option<String>,
+) -> Result<(), CliError> {
+    let key = id.as_deref().map(key_of).transpose()?;
+    let point = Point::open(config, &args, &parts).await?;
+    let (mut seen, mut documents) = (false, 0_u64);
+    for (part, base) in &point.parts {
+        let source = point.archive.source(part, base, point.time).await?;
+        let (key, ns, time) = (key.clone(), ns.clone(), point.time);
+        let (is_there, found) = blocking(move || {
+            let (mut out, mut found) = (BufWriter::new(io::stdout().lock()), 0_u64);
+            let mut finder = Finder::new(key, |document: &RawDocument| {
+                found += 1;
+                let document = bson::Document::try_from(document)
+                    .map_err(|why| SnapshotError::Document { ns: ns.clone(), why: why.to_string() })?;
+                let line = Bson::Document(document).into_canonical_extjson();
+                writeln!(out, "{line}").map_err(|why| SnapshotError::Output { path: "standard output".into(), why })
+            });
+            source.at(time)?.into(&mut finder, &|collection| collection.ns == ns)?;
+            let seen = finder.has_seen();
+            out.flush().map_err(|why| SnapshotError::Output { path: "standard output".into(), why })?;
+            Ok((seen, found))
+        })
+        .await?;
+        if found > 0 {
+            eprintln!("{}: {found} documents", part_name(part));
+        }
+        seen |= is_there;
+        documents += found;
+    }
+    match (seen, id) {
+        (false, _) => Err(CliError::Failed(format!("{} had no collection {ns} at {}", point.cluster.name, point.time))),
+        (true, Some(id)) if documents == 0 => Err(CliError::Failed(format!("{ns} had no document with _id {id}"))),
+        _ => Ok(()),
+    }
+}
+
+/// The key of an `_id` in extended JSON.
+fn key_of(text: &str) -> Result<Vec<u8>, CliError> {
+    let wrong = |why: String| {
+        CliError::Usage(format!("--id {text}: {why}; write extended JSON, as 7, '\"seven\"' or '{{\"$oid\": \"…\"}}'"))
+    };
+    let value: serde_json::Value = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
+    let value = Bson::try_from(value).map_err(|e| wrong(e.to_string()))?;
+    let value = RawBson::try_from(value).map_err(|e| wrong(e.to_string()))?;
+    let key = Key::of(value.as_raw_bson_ref()).map_err(|e| wrong(e.to_string()))?;
+    Ok(key.as_bytes().to_vec())
+}

@@ -1,0 +1,124 @@
+//! The point in time that a command is about, and what is stored of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use stillpoint_catalog::{Catalog, Cluster};
+use stillpoint_core::ClusterTime;
+use stillpoint_core::checkpoint::PartId;
+use stillpoint_core::coverage::Obstacle;
+use stillpoint_core::snapshot::Data;
+use stillpoint_engine::snapshots::Archive;
+
+use super::part_name;
+use crate::cli::PointArgs;
+use crate::config::Config;
+use crate::context::{now, of_cluster, open_catalog, open_vault};
+use crate::error::CliError;
+
+/// A point in time that can be read.
+pub struct Point {
+    pub cluster: Cluster,
+    pub time: ClusterTime,
+    pub archive: Archive,
+    pub catalog: Arc<dyn Catalog>,
+    /// What each part goes on from.
+    pub parts: Vec<(PartId, Data)>,
+}
+
+impl Point {
+    /// Opens it; refused with the reason if it cannot be restored, or with `only`, that part of it.
+    pub async fn open(config: &Config, args: &PointArgs, only: &[String]) -> Result<Point, CliError> {
+        let catalog = open_catalog(config)?;
+        let (project, cluster) = of_cluster(&*catalog, &args.of).await?;
+        let vault = open_vault(config, &*catalog).await?;
+        let temp = config.snapshots()?.room.folder;
+        let archive = Archive::open(catalog.clone(), vault, Arc::new(now), cluster.id, temp).await?;
+        let list = |what: &str| format!("{what} list --project {} --cluster {}", project.name, cluster.name);
+        let missing = |kind, name: String| CliError::NotFound { kind, name, list: list(kind) };
+        let no_time = |what: String| CliError::Failed(format!("{what} has no time to go back to: it did not complete"));
+        let (time, mut parts) = match (args.checkpoint, args.snapshot, args.at) {
+            (Some(id), ..) => {
+                let found = catalog.checkpoint(cluster.id, id).await?;
+                let found = found.ok_or_else(|| missing("checkpoint", id.to_string()))?;
+                let time = found.cut.filter(|_| found.completed().is_some());
+                let time = time.ok_or_else(|| no_time(format!("checkpoint {id}")))?;
+                (time, found.parts.into_iter().map(|part| part.id).collect())
+            }
+            (_, Some(id), _) => {
+                let found = catalog.snapshot(cluster.id, id).await?;
+                let found = found.ok_or_else(|| missing("snapshot", id.to_string()))?;
+                let time = found.cut.filter(|_| found.is_complete());
+                let time = time.ok_or_else(|| no_time(format!("snapshot {id}")))?;
+                (time, found.parts.into_iter().map(|part| part.id).collect())
+            }
+            (_, _, Some(at)) => (at.0, archive.parts(at.0)),
+            // The grammar asks for one of them.
+            _ => return Err(CliError::Usage("name a checkpoint, a snapshot or a time".into())),
+        };
+        if parts.is_empty() {
+            let list = list("snapshot");
+            return Err(CliError::Failed(format!(
+                "no snapshot is as of {time} or before; `stillpoint {list}` lists them"
+            )));
+        }
+        if let Some(unknown) = only.iter().find(|name| !parts.iter().any(|part| part_name(part) == name.as_str())) {
+            let there: Vec<_> = parts.iter().map(part_name).collect();
+            return Err(CliError::Failed(format!(
+                "{} has no part {unknown:?}; it has {}",
+                cluster.name,
+                there.join(", ")
+            )));
+        }
+        parts.retain(|part: &PartId| only.is_empty() || only.iter().any(|name| part_name(part) == name.as_str()));
+        let (mut found, mut obstacles) = (Vec::new(), Vec::new());
+        for part in parts {
+            match archive.base(&part, time) {
+                Ok(base) => found.push((part, base)),
+                Err(why) => obstacles.extend(why),
+            }
+        }
+        if !obstacles.is_empty() {
+            let why: Vec<_> = obstacles.iter().map(Obstacle::to_string).collect();
+            return Err(CliError::Failed(format!("{time} cannot be restored: {}", why.join(" "))));
+        }
+        Ok(Point { cluster, time, archive, catalog, parts: found })
+    }
+}
+
+/// Whether a namespace is among those that are wanted: databases, or collections as DB.COLLECTION.
+pub fn is_wanted(only: &[String], ns: &str) -> bool {
+    let db = ns.split('.').next().unwrap_or_default();
+    only.is_empty() || only.iter().any(|one| one == ns || one == db)
+}
+
+/// A folder that is not there yet: it is filled beside its place, and only then put there.
+pub struct Fresh {
+    pub folder: PathBuf,
+    place: PathBuf,
+}
+
+impl Fresh {
+    pub fn begin(place: &std::path::Path) -> Result<Fresh, CliError> {
+        let failed = |why: std::io::Error| CliError::Failed(format!("{} cannot be made: {why}", place.display()));
+        if place.exists() {
+            return Err(CliError::Failed(format!("{} is there already: name a folder that is not", place.display())));
+        }
+        let mut name = place.file_name().map(|name| name.to_owned()).unwrap_or_default();
+        name.push(".partial");
+        let folder = place.with_file_name(name);
+        std::fs::create_dir(&folder).map_err(|why| match why.kind() {
+            std::io::ErrorKind::AlreadyExists => CliError::Failed(format!(
+                "{} is there: another export is under way, or was interrupted; delete it if it was",
+                folder.display()
+            )),
+            _ => failed(why),
+        })?;
+        Ok(Fresh { folder, place: place.to_owned() })
+    }
+
+    pub fn end(self) -> Result<(), CliError> {
+        let moved = std::fs::rename(&self.folder, &self.place);
+        moved.map_err(|why| CliError::Failed(format!("{} cannot be put in its place: {why}", self.folder.display())))
+    }
+}

@@ -1,0 +1,104 @@
+//! `stillpoint verify`
+
+use serde_json::{Value, json};
+use stillpoint_core::verification::{Collections, PartVerification, Verdict, Verification};
+use stillpoint_engine::snapshots::verify;
+use stillpoint_mongo::ClusterLink;
+
+use super::part_name;
+use super::point::Point;
+use crate::cli::PointArgs;
+use crate::config::Config;
+use crate::context::now;
+use crate::error::CliError;
+use crate::output::{Output, table};
+
+/// Compares what is stored of a point in time with a snapshot read of the cluster.
+pub async fn run(config: &Config, output: &Output, args: PointArgs) -> Result<(), CliError> {
+    let point = Point::open(config, &args, &[]).await?;
+    let link = ClusterLink::connect(&point.cluster.uri).await?;
+    let links = link.parts().await?;
+    let mut parts = Vec::new();
+    for (part, base) in &point.parts {
+        eprintln!("{}: folding what is stored", part_name(part));
+        let source = point.archive.source(part, base, point.time).await?;
+        let stored = verify::stored(source, point.time).await?;
+        parts.push(match links.iter().find(|link| link.id == *part) {
+            Some(link) => {
+                eprintln!("{}: reading the cluster as of {}", part_name(part), point.time);
+                verify::compare(&stored, link, point.time).await?
+            }
+            None => PartVerification {
+                problem: Some("it is not in the cluster any more".into()),
+                ..PartVerification::new(part.clone())
+            },
+        });
+    }
+    let verification = Verification { at: now(), time: point.time, parts };
+    let verdict = verification.verdict();
+    output.print(&document(&verification), || shown(&verification));
+    match verdict {
+        Verdict::Equal | Verdict::PartlyCompared => Ok(()),
+        Verdict::Different => {
+            Err(CliError::Failed("what is stored is not what the cluster has: see above, and report it".into()))
+        }
+        Verdict::NotVerifiable => Err(CliError::Failed(
+            "it could not be compared: a server keeps its past for minSnapshotHistoryWindowInSeconds only; verify a newer \
+             checkpoint, or set snapshots.verify = true to verify each as soon as it completes"
+                .into(),
+        )),
+    }
+}
+
+fn document(verification: &Verification) -> Value {
+    let collections = |all: &Collections| {
+        let named: Vec<_> = all.named.iter().map(|one| json!({"ns": one.ns, "why": one.why})).collect();
+        json!({"count": all.count, "named": named})
+    };
+    let part = |one: &PartVerification| {
+        json!({
+            "part": part_name(&one.part),
+            "verdict": one.verdict().name(),
+            "collections": one.equal,
+            "documents": one.documents,
+            "bytes": one.bytes,
+            "different": collections(&one.different),
+            "notCompared": collections(&one.open),
+            "problem": one.problem,
+        })
+    };
+    json!({
+        "verdict": verification.verdict().name(),
+        "time": verification.time.to_string(),
+        "at": verification.at,
+        "parts": verification.parts.iter().map(part).collect::<Vec<_>>(),
+    })
+}
+
+fn shown(verification: &Verification) -> String {
+    let row = |one: &PartVerification| {
+        let figures = [one.equal, one.documents, one.different.count, one.open.count].map(|n| n.to_string());
+        [vec![part_name(&one.part).to_owned(), one.verdict().name().to_owned()], figures.to_vec()].concat()
+    };
+    let rows: Vec<_> = verification.parts.iter().map(row).collect();
+    let mut text = format!(
+        "{}: {} as of {}\n\n{}",
+        verification.verdict(),
+        "what is stored, and a snapshot read of the cluster",
+        verification.time,
+        table(&["PART", "VERDICT", "EQUAL COLLECTIONS", "DOCUMENTS", "DIFFERENT", "NOT COMPARED"], &rows)
+    );
+    for one in &verification.parts {
+        let part = part_name(&one.part);
+        for named in &one.different.named {
+            text += &format!("\n{part}: {} differs: {}", named.ns, named.why);
+        }
+        for named in &one.open.named {
+            text += &format!("\n{part}: {} was not compared: {}", named.ns, named.why);
+        }
+        if let Some(problem) = &one.problem {
+            text += &format!("\n{part}: {problem}");
+        }
+    }
+    text
+}
