@@ -286,6 +286,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
         expires: Option<Timestamp>,
         do_not_delete: bool,
     ) -> Result<Snapshot>;
+    /// Notes what of one that has ended is missing or damaged, or that nothing is any more.
+    async fn note_damage(&self, cluster: ClusterId, id: SnapshotId, damage: Option<&str>) -> Result<()>;
     async fn snapshot(&self, cluster: ClusterId, id: SnapshotId) -> Result<Option<Snapshot>>;
     /// Newest first.
     async fn snapshots(&self, cluster: ClusterId, page: Page) -> Result<Vec<Snapshot>>;

@@ -75,9 +75,9 @@ impl Need {
     }
 }
 
-/// What a snapshot is needed for among all of its cluster; nothing unless it is complete.
+/// What a snapshot is needed for among all of its cluster; nothing unless it is sound.
 pub fn need(snapshots: &[Snapshot], id: SnapshotId, keep_from: ClusterTime) -> Option<Need> {
-    let complete = || snapshots.iter().filter(|snapshot| snapshot.is_complete());
+    let complete = || snapshots.iter().filter(|snapshot| snapshot.is_sound());
     let cut = |snapshot: &&Snapshot| (snapshot.cut, snapshot.id);
     let before = complete().filter(|snapshot| snapshot.cut.is_some_and(|cut| cut <= keep_from)).max_by_key(cut);
     // If all are later, the times from the first one on are what can be restored.

@@ -41,6 +41,9 @@ pub struct Snapshot {
     /// What is in the way now, while something is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// What of it was found missing or damaged in the vault: nothing goes on from it then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
 }
 
 /// How far a snapshot has come.
@@ -120,6 +123,7 @@ impl Snapshot {
             do_not_delete: false,
             failure: None,
             trouble: None,
+            damage: None,
         }
     }
 
@@ -127,9 +131,14 @@ impl Snapshot {
         self.state == State::Completed
     }
 
-    /// What it has of a part, once it is complete.
+    /// Whether it is complete, as far as is known.
+    pub fn is_sound(&self) -> bool {
+        self.is_complete() && self.damage.is_none()
+    }
+
+    /// What it has of a part, if it is sound.
     pub fn data(&self, part: &PartId) -> Option<&Data> {
-        self.parts.iter().find(|one| one.id == *part)?.data.as_ref().filter(|_| self.is_complete())
+        self.parts.iter().find(|one| one.id == *part)?.data.as_ref().filter(|_| self.is_sound())
     }
 
     /// A rule that it breaks: a record that does is never written.
@@ -176,6 +185,8 @@ mod tests {
         };
         assert_eq!(complete.broken_rule(), None);
         assert_eq!(complete.data(&PartId::ConfigServers), Some(&data));
+        let damaged = Snapshot { damage: Some("a pack".into()), ..complete.clone() };
+        assert_eq!((damaged.broken_rule(), damaged.data(&PartId::ConfigServers)), (None, None));
         let folding = Snapshot { state: State::Folding, ended: None, ..complete.clone() };
         assert_eq!((folding.broken_rule(), folding.data(&PartId::ConfigServers)), (None, None));
         let broken = [

@@ -137,14 +137,17 @@ impl<'a> PartDocument<'a> {
     }
 }
 
-/// How far a snapshot that is not complete has come.
+/// How far a snapshot that is not complete has come, or that one is damaged.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "SnapshotProgress")]
 struct Progress {
+    /// Something of it is missing from the vault, or is not what was stored: nothing can be restored from it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    damaged: bool,
     /// What to do about one that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'static str>,
-    /// `QUEUED`, `READING`, `FOLDING` or `FAILED`.
+    /// `QUEUED`, `READING`, `FOLDING`, `FAILED`, or `COMPLETED`.
     #[schemars(with = "String")]
     state: State,
     /// Something is in its way, and is tried again.
@@ -156,7 +159,8 @@ impl Progress {
     /// The record's own texts may name hosts: they do not go in.
     fn of(snapshot: &Snapshot) -> Option<Progress> {
         let failure = "Who runs the server sees why with `stillpoint snapshot show`.";
-        (!snapshot.is_complete()).then(|| Progress {
+        (!snapshot.is_sound()).then(|| Progress {
+            damaged: snapshot.damage.is_some(),
             failure: snapshot.failure.as_ref().map(|_| failure),
             state: snapshot.state,
             trouble: snapshot.trouble.as_ref().map(|_| "retrying"),

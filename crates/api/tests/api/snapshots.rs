@@ -153,6 +153,19 @@ async fn one_that_is_not_complete_says_how_far_it_is_and_names_no_host() {
 }
 
 #[tokio::test]
+async fn one_that_is_damaged_says_so_and_not_what_is_missing() {
+    let lab = Lab::new().await;
+    let target = format!("{}/{SNAPSHOT}", collection());
+    assert!(get(&lab, &target).await.get("stillpoint").is_none());
+    lab.catalog.note_damage(cluster(), id(SNAPSHOT), Some(INTERNAL)).await.unwrap();
+    let shown = get(&lab, &target).await;
+    assert_eq!(shown["stillpoint"], json!({"damaged": true, "state": "COMPLETED"}));
+    assert!(!shown.to_string().contains(INTERNAL));
+    lab.catalog.note_damage(cluster(), id(SNAPSHOT), None).await.unwrap();
+    assert!(get(&lab, &target).await.get("stillpoint").is_none());
+}
+
+#[tokio::test]
 async fn a_list_has_the_complete_ones_unless_it_is_asked_for_others() {
     let lab = Lab::new().await;
     let (failed, queued) = (failed(1), queued(2));

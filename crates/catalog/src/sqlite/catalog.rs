@@ -390,6 +390,11 @@ impl Catalog for SqliteCatalog {
         self.write(move |transaction, _| snapshots::keep(transaction, cluster, id, expires, do_not_delete)).await
     }
 
+    async fn note_damage(&self, cluster: ClusterId, id: SnapshotId, damage: Option<&str>) -> Result<()> {
+        let damage = damage.map(str::to_owned);
+        self.write(move |transaction, _| snapshots::damaged(transaction, cluster, id, damage)).await
+    }
+
     async fn snapshot(&self, cluster: ClusterId, id: SnapshotId) -> Result<Option<Snapshot>> {
         self.read(|connection| snapshots::one_of(connection, cluster, id))
     }

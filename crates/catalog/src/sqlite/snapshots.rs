@@ -88,6 +88,21 @@ fn note(transaction: &Transaction, n: i64, blobs: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// One that has ended, to be changed.
+fn ended(transaction: &Transaction, cluster: ClusterId, id: SnapshotId) -> Result<Snapshot> {
+    let snapshot = one_of(transaction, cluster, id)?.ok_or(CatalogError::Gone("snapshot"))?;
+    if snapshot.state.ended() { Ok(snapshot) } else { Err(CatalogError::InUse("the snapshot")) }
+}
+
+pub fn damaged(transaction: &Transaction, cluster: ClusterId, id: SnapshotId, damage: Option<String>) -> Result<()> {
+    let mut snapshot = ended(transaction, cluster, id)?;
+    if snapshot.damage == damage {
+        return Ok(());
+    }
+    snapshot.damage = damage;
+    write(transaction, number(transaction, cluster, id)?, &snapshot)
+}
+
 /// Changes how long it is kept.
 pub fn keep(
     transaction: &Transaction,
@@ -96,10 +111,7 @@ pub fn keep(
     expires: Option<Timestamp>,
     do_not_delete: bool,
 ) -> Result<Snapshot> {
-    let mut snapshot = one_of(transaction, cluster, id)?.ok_or(CatalogError::Gone("snapshot"))?;
-    if !snapshot.state.ended() {
-        return Err(CatalogError::InUse("the snapshot"));
-    }
+    let mut snapshot = ended(transaction, cluster, id)?;
     (snapshot.expires, snapshot.do_not_delete) = (expires, do_not_delete);
     write(transaction, number(transaction, cluster, id)?, &snapshot)?;
     Ok(snapshot)

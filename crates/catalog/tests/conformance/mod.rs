@@ -112,6 +112,7 @@ macro_rules! conformance_suite {
             pieces_are_in_their_order_until_the_snapshot_ends,
             a_snapshot_that_is_in_use_is_not_deleted,
             how_long_a_snapshot_is_kept_changes_once_it_has_ended,
+            damage_of_a_snapshot_is_noted_and_taken_back_once_it_has_ended,
             removing_a_cluster_dooms_the_blobs_of_its_snapshots,
             the_version_counts_snapshots_but_not_their_pieces,
         );

@@ -343,6 +343,22 @@ pub async fn how_long_a_snapshot_is_kept_changes_once_it_has_ended(catalog: &dyn
     assert_eq!(catalog.unreferenced(&blobs(&["data/1"])).await.unwrap(), [""; 0]);
 }
 
+pub async fn damage_of_a_snapshot_is_noted_and_taken_back_once_it_has_ended(catalog: &dyn Catalog) {
+    let (cluster, lease) = with_lease(catalog).await;
+    let id = queued_snapshot(&cluster, 1).id;
+    let note = |damage| catalog.note_damage(cluster.id, id, damage);
+    assert!(matches!(note(Some("a pack")).await, Err(CatalogError::Gone("snapshot"))));
+    catalog.queue_snapshot(&queued_snapshot(&cluster, 1)).await.unwrap();
+    assert!(in_use(note(Some("a pack")).await));
+    let ended = completed_snapshot(&cluster, 1);
+    catalog.save_snapshot(&lease, &ended, &[]).await.unwrap();
+    for damage in [Some("a pack"), Some("another"), None] {
+        note(damage).await.unwrap();
+        let expected = Snapshot { damage: damage.map(str::to_owned), ..ended.clone() };
+        assert_eq!(catalog.snapshot(cluster.id, id).await.unwrap(), Some(expected));
+    }
+}
+
 pub async fn removing_a_cluster_dooms_the_blobs_of_its_snapshots(catalog: &dyn Catalog) {
     let (gone, lease) = with_lease(catalog).await;
     let project = catalog.project(gone.project).await.unwrap().unwrap();

@@ -12,9 +12,11 @@
 //! - [`verify`]: whether that is what the cluster itself says
 //! - [`watch`]: each checkpoint is verified as soon as it can be
 //! - [`export`], [`find`]: as files; one collection or document of it
+//! - [`check`]: whether all that is stored is whole
 //! - [`point`]: what is stored of a cluster, to be asked for a time
 //! - [`pack`], [`unpack`]: chunks into the vault, and out of it
 
+pub mod check;
 mod error;
 pub mod export;
 pub mod find;
@@ -170,6 +172,10 @@ impl Task {
         match done {
             Err(why) if why.is_lasting() => {
                 tracing::error!(cluster = %self.lease.cluster, snapshot = %snapshot.id, error = %why, "snapshot: it failed");
+                if let Some(base) = snapshot.base.filter(|_| check::is_damage(&why)) {
+                    let noted = self.setup.catalog.note_damage(self.lease.cluster, base, Some(&why.to_string())).await;
+                    noted.or_else(|e| if matches!(e, CatalogError::Gone(_)) { Ok(()) } else { Err(e) })?;
+                }
                 (snapshot.state, snapshot.ended) = (State::Failed, Some(self.setup.now()));
                 (snapshot.failure, snapshot.trouble) = (Some(why.to_string()), None);
                 self.save(&snapshot, &[]).await?;
@@ -215,7 +221,7 @@ impl Task {
         let all = catalog.snapshots(cluster, Page::ALL).await?;
         // What could not be folded once cannot be folded the next time: then the cluster is read again.
         let last = all.iter().find(|other| other.state.ended());
-        let base = all.iter().find(|other| other.is_complete());
+        let base = all.iter().find(|other| other.is_sound());
         snapshot.base = match (last, base) {
             (Some(last), Some(base)) if last.id == base.id || last.base.is_none() => Some(base.id),
             _ => None,

@@ -50,8 +50,8 @@ impl Archive {
 
     /// The parts that the cluster had at a time, as far as a snapshot tells; none if none is old enough.
     pub fn parts(&self, time: ClusterTime) -> Vec<PartId> {
-        let complete = self.snapshots.iter().filter(|snapshot| snapshot.is_complete());
-        let before = complete.filter(|snapshot| snapshot.cut.is_some_and(|cut| cut <= time));
+        let sound = self.snapshots.iter().filter(|snapshot| snapshot.is_sound());
+        let before = sound.filter(|snapshot| snapshot.cut.is_some_and(|cut| cut <= time));
         let newest = before.max_by_key(|snapshot| snapshot.cut);
         newest.map(|snapshot| snapshot.parts.iter().map(|part| part.id.clone()).collect()).unwrap_or_default()
     }

@@ -10,7 +10,7 @@ use stillpoint_core::snapshot::Data;
 use stillpoint_core::stream::BlobId;
 use stillpoint_snapshot::manifest::{self, MAX_MANIFEST};
 use stillpoint_snapshot::pack::{self, Item, Limits};
-use stillpoint_snapshot::{ContentId, Manifest, Node, PackReader, Place, Reference, Root, Step, Unpacker, Walk};
+use stillpoint_snapshot::{ContentId, Manifest, Node, PackReader, Place, Reference, Step, Unpacker, Walk};
 use stillpoint_vault::Vault;
 use tokio::runtime::Handle;
 
@@ -114,26 +114,6 @@ impl Packs {
             }
         };
         pack.get(id, &mut self.unpacker).map_err(|why| SnapshotError::damaged(&name, why))
-    }
-
-    /// Reads all of a tree and compares it with what refers to it; how many chunks there are.
-    pub fn check(&mut self, root: Option<&Root>, mut read: impl FnMut(&Reference)) -> Result<u64, SnapshotError> {
-        let mut walk = Walk::all(root);
-        let mut chunks = 0;
-        while let Some(chunk) = self.next(&mut walk, |_, node| read(node))? {
-            let documents = self.chunk(&chunk)?;
-            let name = self.name(chunk.place.pack);
-            let mut digest = stillpoint_snapshot::Digest::EMPTY;
-            for document in stillpoint_snapshot::documents(&documents) {
-                digest.add(document.map_err(|why| SnapshotError::damaged(&name, why))?);
-            }
-            if digest != chunk.entry.digest {
-                return Err(SnapshotError::damaged(&name, "a chunk's digest is not what refers to it says"));
-            }
-            read(&chunk);
-            chunks += 1;
-        }
-        Ok(chunks)
     }
 }
 

@@ -212,6 +212,7 @@ fn print(config: &Config, output: &Output, project: &Project, cluster: &Cluster,
             vec!["kept until".into(), kept_until(snapshot)],
         ];
         rows.extend(snapshot.failure.iter().map(|failure| vec!["failure".into(), failure.clone()]));
+        rows.extend(snapshot.damage.iter().map(|damage| vec!["damaged".into(), damage.clone()]));
         rows.extend(snapshot.trouble.iter().map(|trouble| vec!["trouble".into(), trouble.clone()]));
         let number = |of: Option<u64>| or_none(of.map(|number| number.to_string()));
         let part = |part: &Part| {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::{ClusterId, ClusterTime};
+use stillpoint_engine::snapshots::check;
 use stillpoint_engine::stored::{Check, Fault, Found, Progress, Report};
 use stillpoint_vault::MasterKey;
 
@@ -86,18 +87,33 @@ async fn check(config: &Config, output: &Output, of: &AnyCluster) -> Result<(), 
         _ => None,
     };
     let vault = Arc::new(open_vault(config, &*catalog).await?);
-    let check = Check { catalog, vault, clock: Arc::new(now) };
+    let check = Check { catalog: catalog.clone(), vault: vault.clone(), clock: Arc::new(now) };
     let mut teller = Teller::default();
     let report = check.run(only, |progress| teller.tell(progress)).await?;
-    output.print(&document(&report), || text(&report));
-    match report.is_whole() {
+    let tell = |id| eprintln!("snapshot {id}");
+    let snapshots = check::check(&*catalog, &vault, only, tell).await?;
+    output.print(&document(&report, &snapshots), || format!("{}\n{}", text(&report), text_of(&snapshots)));
+    match report.is_whole() && snapshots.damaged.is_empty() {
         true => Ok(()),
         false => Err(CliError::Failed(format!(
-            "{} missing and {} damaged: put them back from a backup of the vault and check again; times that need them \
-             cannot be restored",
-            report.missing, report.damaged
+            "{} segments missing and {} damaged, {} snapshots damaged: put the blobs back from a backup of the vault and \
+             check again; times that need them cannot be restored",
+            report.missing,
+            report.damaged,
+            snapshots.damaged.len()
         ))),
     }
+}
+
+fn text_of(snapshots: &check::Report) -> String {
+    let damaged = snapshots.damaged.iter().map(|(cluster, id, why)| format!("cluster {cluster}, snapshot {id}: {why}"));
+    let mended = snapshots.mended.iter().map(|(cluster, id)| format!("cluster {cluster}, snapshot {id}: whole again"));
+    let check::Report { snapshots: all, chunks, bytes, .. } = snapshots;
+    let sum = format!(
+        "{all} snapshots, {chunks} chunks, {bytes} bytes of documents read: {} damaged",
+        snapshots.damaged.len()
+    );
+    damaged.chain(mended).chain([sum]).collect::<Vec<_>>().join("\n")
 }
 
 /// Says now and then how far a check is.
@@ -117,7 +133,7 @@ impl Teller {
     }
 }
 
-fn document(report: &Report) -> Value {
+fn document(report: &Report, snapshots: &check::Report) -> Value {
     let found = |found: &Found| {
         let (fault, why) = match &found.fault {
             Fault::Missing => ("MISSING", None),
@@ -146,6 +162,17 @@ fn document(report: &Report) -> Value {
         "mended": mended,
         "unnamedBlobs": report.unnamed,
         "unnamedBytes": report.unnamed_bytes,
+        "snapshots": {
+            "checked": snapshots.snapshots,
+            "chunks": snapshots.chunks,
+            "bytes": snapshots.bytes,
+            "damaged": snapshots.damaged.iter().map(|(cluster, id, why)| {
+                json!({"clusterId": cluster, "id": id, "why": why})
+            }).collect::<Vec<_>>(),
+            "mended": snapshots.mended.iter().map(|(cluster, id)| {
+                json!({"clusterId": cluster, "id": id})
+            }).collect::<Vec<_>>(),
+        },
     })
 }
 

@@ -288,3 +288,45 @@ async fn each_checkpoint_is_verified_by_itself_if_the_operator_wants_that() {
     assert_eq!((verification.parts.len(), Some(verification.time)), (3, server.record(id).await.cut));
     workload.stop().await.unwrap();
 }
+
+/// The packs of a part, by their paths.
+fn packs(server: &Server, part: &str) -> Vec<std::path::PathBuf> {
+    let folder = server.folder().join("vault/snapshot").join(server.cluster().to_string()).join(part);
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let mut packs: Vec<_> = files.filter(|path| path.to_str().unwrap().contains("/pack-")).collect();
+    packs.sort();
+    packs
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_found_and_nothing_goes_on_from_it() {
+    let lab = lab_of(Lab::builder().shards(2)).await;
+    fill(lab.shard(0), 1).await;
+    let (server, _) = server_of(&lab).await;
+    let first = complete(&server, ask(&server).await).await;
+    let checkpoint = server.complete().await.id.to_string();
+    let show = ["checkpoint", "show", "--project", "tests", "--cluster", "Cluster0", &checkpoint];
+    assert_eq!(server.json(&show).await["restorable"], true);
+    let whole = server.json(&["vault", "check"]).await;
+    assert_eq!((&whole["snapshots"]["checked"], &whole["snapshots"]["damaged"]), (&1.into(), &serde_json::json!([])));
+    assert!(whole["snapshots"]["chunks"].as_u64().unwrap() > 3, "{whole}");
+
+    let pack = packs(&server, "shard-rs0").remove(0);
+    let aside = server.folder().join("aside");
+    std::fs::rename(&pack, &aside).unwrap();
+    let checked = server.run(&["vault", "check", "--json"], &[]).await;
+    assert!(!checked.status.success() && checked.err.contains("1 snapshots damaged"), "{}", checked.err);
+    let found: Value = serde_json::from_str(&checked.out).unwrap();
+    assert_eq!(found["snapshots"]["damaged"][0]["id"], first.id.to_string(), "{found}");
+    assert_eq!(server.json(&show).await["restorable"], false, "it needs what is missing");
+
+    // The next one reads the cluster again.
+    let second = complete(&server, ask(&server).await).await;
+    assert_eq!(second.base, None);
+    assert_eq!(server.json(&show).await["restorable"], false, "the second is later than it");
+
+    std::fs::rename(&aside, &pack).unwrap();
+    let mended = server.json(&["vault", "check"]).await;
+    assert_eq!(mended["snapshots"]["mended"][0]["id"], first.id.to_string(), "{mended}");
+    assert_eq!(server.json(&show).await["restorable"], true);
+}
