@@ -77,3 +77,97 @@ async fn supervise(setup: Setup, stop: CancellationToken) {
     }
     let _ = sweeper.await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+    use stillpoint_catalog::{Catalog, Cluster};
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::Captures;
+    use crate::fixture::Fixture;
+
+    struct World {
+        catalog: Arc<dyn Catalog>,
+        cluster: Cluster,
+        engine: Engine,
+        /// Held by all that runs.
+        held: Arc<Captures>,
+        _folder: tempfile::TempDir,
+    }
+
+    impl World {
+        /// An engine without a cluster.
+        async fn new() -> World {
+            let now = Timestamp::UNIX_EPOCH;
+            let Fixture { folder, catalog, vault, cluster, .. } = Fixture::new(now).await;
+            catalog.remove_cluster(cluster.id, now).await.unwrap();
+            let setup = Setup::new(catalog.clone(), vault, Arc::new(move || now), "here".into());
+            let held = setup.captures.clone();
+            let engine = Engine::start(setup).await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            World { catalog, cluster, engine, held, _folder: folder }
+        }
+
+        /// Adds a cluster and waits until its keeper has the lease.
+        async fn add(&self, number: u64, uri: String) -> ClusterId {
+            let id = ClusterId::new(Timestamp::UNIX_EPOCH, number);
+            let (name, identity) = (format!("Cluster{number}"), format!("identity {number}"));
+            let cluster = Cluster { id, name, identity, uri: uri.into(), ..self.cluster.clone() };
+            self.catalog.add_cluster(&cluster).await.unwrap();
+            let leased = async {
+                while self.catalog.lease(id).await.unwrap().is_none() {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), leased).await.expect("no keeper has taken the lease");
+            // It looks for the parts now.
+            sleep(Duration::from_millis(100)).await;
+            id
+        }
+
+        async fn remove(&self, id: ClusterId) {
+            self.catalog.remove_cluster(id, Timestamp::UNIX_EPOCH).await.unwrap();
+        }
+    }
+
+    /// A member that takes connections and never answers: a keeper takes its time to end.
+    fn silent() -> (TcpListener, String) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let uri = format!("mongodb://{}/?replicaSet=cfg", listener.local_addr().unwrap());
+        (listener, uri)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_removed_clusters_keeper_ends() {
+        let world = World::new().await;
+        let without = Arc::strong_count(&world.held);
+        let (_listener, uri) = silent();
+        let id = world.add(2, uri).await;
+        assert!(Arc::strong_count(&world.held) > without);
+        world.remove(id).await;
+        let ended = async {
+            while Arc::strong_count(&world.held) > without {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it goes on");
+        assert!(world.engine.stop(Duration::from_secs(60)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_waits_for_the_keeper_of_a_cluster_that_was_removed_just_before() {
+        let world = World::new().await;
+        let (_listener, uri) = silent();
+        let id = world.add(2, uri).await;
+        world.remove(id).await;
+        // When this one is kept, the other's removal has been seen; it has nothing to end.
+        world.add(3, "nonsense".into()).await;
+        assert!(world.engine.stop(Duration::from_secs(60)).await);
+        assert_eq!(Arc::strong_count(&world.held), 1, "something still runs");
+    }
+}

@@ -214,7 +214,7 @@ impl Transactions {
     }
 
     /// The first entry of the transaction that this step is a step of, or none if the stream began in
-    /// the middle of it.
+    /// the middle of it, or nothing of it was written.
     fn follows(
         &self,
         at: OpTime,
@@ -240,6 +240,8 @@ impl Transactions {
                 let known = open.prepared.is_some() && previous.is_some();
                 if known && previous != last { Err(chain()) } else { Ok(Some(open.first)) }
             }
+            // A primary that is interrupted while it prepares aborts what it has written nothing of.
+            (What::Abort, None) if previous.is_none() => Ok(None),
             (What::Commit(_) | What::Abort, None) => {
                 self.cut_off(at, TransactionError::Unknown { at, session: session.to_string() })
             }

@@ -8,6 +8,7 @@
 //! - [`config`]: `stillpoint.toml` and the environment
 //! - [`commands`]: one file for each command
 //! - [`metrics`]: figures for Prometheus
+//! - [`memory`]: what the allocator keeps
 //! - [`context`]: what the commands share: the opened catalog, names to records
 //! - [`output`]: tables for people, JSON for programs
 //! - [`error`]: what the command line says when it fails
@@ -17,6 +18,7 @@ mod commands;
 mod config;
 mod context;
 mod error;
+mod memory;
 mod metrics;
 mod output;
 
@@ -30,6 +32,7 @@ use stillpoint_catalog::CredentialKind;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    memory::give_back_large_blocks();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {

@@ -157,11 +157,11 @@ async fn one_that_is_damaged_says_so_and_not_what_is_missing() {
     let lab = Lab::new().await;
     let target = format!("{}/{SNAPSHOT}", collection());
     assert!(get(&lab, &target).await.get("stillpoint").is_none());
-    lab.catalog.note_damage(cluster(), id(SNAPSHOT), Some(INTERNAL)).await.unwrap();
+    lab.catalog.note_damage(CLUSTER.parse().unwrap(), id(SNAPSHOT), Some(INTERNAL)).await.unwrap();
     let shown = get(&lab, &target).await;
     assert_eq!(shown["stillpoint"], json!({"damaged": true, "state": "COMPLETED"}));
     assert!(!shown.to_string().contains(INTERNAL));
-    lab.catalog.note_damage(cluster(), id(SNAPSHOT), None).await.unwrap();
+    lab.catalog.note_damage(CLUSTER.parse().unwrap(), id(SNAPSHOT), None).await.unwrap();
     assert!(get(&lab, &target).await.get("stillpoint").is_none());
 }
 

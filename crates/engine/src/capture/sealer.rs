@@ -180,3 +180,74 @@ impl Full {
         Ok(Sealed { content, record })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bson::{Document, doc};
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    struct Entries(Vec<Vec<u8>>);
+
+    impl EntryBatch for Entries {
+        fn entries(&self) -> impl Iterator<Item = Result<&[u8], String>> {
+            self.0.iter().map(|entry| Ok(entry.as_slice()))
+        }
+
+        fn bytes(&self) -> usize {
+            0
+        }
+
+        fn committed(&self) -> Option<ClusterTime> {
+            None
+        }
+    }
+
+    fn batch(n: u32, what: impl FnMut(u32) -> Document) -> Entries {
+        let bytes = (1..=n).map(what).zip(1..).map(|(mut entry, time)| {
+            entry.extend(doc! {"ts": bson::Timestamp { time, increment: 1 }, "t": 1_i64});
+            bson::serialize_to_vec(&entry).unwrap()
+        });
+        Entries(bytes.collect())
+    }
+
+    fn sealer(full: u64, long: u64) -> Sealer {
+        let of = Of { cluster: ClusterId::new(Timestamp::UNIX_EPOCH, 1), part: PartId::ConfigServers };
+        let pace = Pace { full, long, ..Pace::default() };
+        Sealer::new(of, &pace, None, vec![], ClusterTime::ZERO).unwrap()
+    }
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_segment_is_sealed_at_a_token() {
+        let id = stillpoint_core::CheckpointId::new(Timestamp::UNIX_EPOCH, 1);
+        let note = doc! {"stillpoint": "token", "checkpoint": id.to_string(), "part": "shard rs0", "attempt": 1};
+        let batch = batch(9, |n| doc! {"op": "n", "ns": "", "o": if n == 4 { note.clone() } else { doc! {} }});
+        let mut sealer = sealer(MIB, MIB);
+        assert_eq!(sealer.take(&batch, 0).unwrap(), Some(4));
+        assert_eq!(sealer.cut().unwrap().unwrap().tokens[0].checkpoint, id);
+        assert_eq!((sealer.take(&batch, 4).unwrap(), sealer.is_empty()), (None, false));
+    }
+
+    #[test]
+    fn a_segment_is_sealed_when_it_is_full() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let text = |_| doc! {"op": "i", "ns": "a.b", "o": {"text": hex::<100_000>(&mut rng)}};
+        // Of hex a half is left. Ten are a block, which counts once the next begins; two are not yet enough.
+        assert_eq!(sealer(MIB, 100 * MIB).take(&batch(40, text), 0).unwrap(), Some(31));
+    }
+
+    fn hex<const BYTES: usize>(rng: &mut StdRng) -> String {
+        (0..BYTES).map(|_| char::from_digit(rng.random_range(0..16), 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_segment_is_sealed_when_it_is_long_however_well_it_is_compressed() {
+        let text = "x".repeat(100_000);
+        let batch = batch(40, |_| doc! {"op": "i", "ns": "a.b", "o": {"text": &text}});
+        assert_eq!(sealer(MIB, MIB).take(&batch, 0).unwrap(), Some(11));
+    }
+}

@@ -67,6 +67,10 @@ struct State {
     doomed: BTreeMap<String, Doom>,
     /// The part answers nothing.
     silent: bool,
+    /// The vault does not.
+    vault_silent: bool,
+    /// Entries that were read, some of them several times.
+    read: usize,
     replica_set: String,
     stream: Option<Stream>,
     /// Since the stream's last beginning, after those of earlier ones.
@@ -87,6 +91,8 @@ enum Doom {
 /// From when a blob is doomed until it is condemned: longer than it takes to store one and note it.
 const GRACE: Duration = Duration::from_secs(60);
 const CLUSTER: u64 = 7;
+/// How many entries [`World::fall_behind`] makes.
+const BEHIND: usize = 2_000;
 
 fn cluster() -> ClusterId {
     ClusterId::new(Timestamp::UNIX_EPOCH, CLUSTER)
@@ -236,6 +242,8 @@ impl World {
             unnamed: BTreeSet::new(),
             doomed: BTreeMap::new(),
             silent: false,
+            vault_silent: false,
+            read: 0,
             replica_set: "rs0".into(),
             stream: None,
             segments: Vec::new(),
@@ -382,6 +390,7 @@ impl Entries for SimTail {
         });
         let entries = batch.await?;
         self.next += entries.len();
+        self.world.state().read += entries.len();
         Ok(SimBatch { entries })
     }
 }
@@ -403,6 +412,9 @@ impl EntryBatch for SimBatch {
 #[async_trait]
 impl Blobs for World {
     async fn put(&self, place: &str, content: Bytes) -> Result<(BlobId, u64), VaultError> {
+        if self.state().vault_silent {
+            std::future::pending::<()>().await;
+        }
         let failed =
             || VaultError::Unavailable { vault: "it".into(), doing: "write".into(), why: "the disk is full".into() };
         self.call(failed, |state| {
@@ -509,6 +521,28 @@ impl World {
         assert!(!report.halted, "{report:?}");
     }
 
+    /// Much is written while nothing is read.
+    fn fall_behind(&self) {
+        let mut state = self.state();
+        let wanted = state.oplog.len() + BEHIND;
+        while state.oplog.len() < wanted {
+            state.write();
+        }
+        state.committed = state.oplog.len();
+    }
+
+    /// Everything works for a while, and then all is stored.
+    async fn settle(&self) {
+        {
+            let mut state = self.state();
+            state.append(doc! {"op": "n", "ns": "", "o": {"msg": "the last entry"}});
+            state.committed = state.oplog.len();
+            state.quiet = true;
+        }
+        self.live(u32::MAX, 0, Some(Duration::from_secs(120))).await;
+        self.check();
+    }
+
     /// What is stored, and what the oplog was.
     fn check(&self) {
         let state = self.state();
@@ -571,14 +605,7 @@ async fn history(seed: u64) {
         let down = world.state().rng.random_range(0..200);
         tokio::time::sleep(Duration::from_secs(down)).await;
     }
-    {
-        let mut state = world.state();
-        state.append(doc! {"op": "n", "ns": "", "o": {"msg": "the last entry"}});
-        state.committed = state.oplog.len();
-        state.quiet = true;
-    }
-    world.live(u32::MAX, 0, Some(Duration::from_secs(120))).await;
-    world.check();
+    world.settle().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -605,6 +632,51 @@ async fn a_question_that_is_never_answered_is_asked_again() {
     };
     tokio::join!(world.live(u32::MAX, 0, Some(Duration::from_secs(200))), answers);
     assert!(world.state().stream.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_waits_for_a_vault_that_does_not_answer() {
+    let world = World::new(1);
+    world.live(u32::MAX, 0, Some(Duration::from_secs(60))).await;
+    world.fall_behind();
+    world.state().vault_silent = true;
+    let before = world.state().read;
+    let (process, stop) = (world.process(), CancellationToken::new());
+    let watched = async {
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        let read = world.state().read;
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(world.state().read, read, "it reads on and on");
+        // What is in two segments and two batches.
+        assert!((1..BEHIND / 5).contains(&(read - before)), "{}", read - before);
+    };
+    tokio::select! {
+        end = process.run(&stop) => panic!("{end:?}"),
+        () = watched => {}
+    }
+    world.state().vault_silent = false;
+    world.settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_batch_is_read_only_when_there_is_room_for_it() {
+    let world = World::new(1);
+    world.live(u32::MAX, 0, Some(Duration::from_secs(60))).await;
+    world.fall_behind();
+    let (process, stop) = (world.process(), CancellationToken::new());
+    let room = process.room.clone().acquire_owned().await.unwrap();
+    let before = world.state().read;
+    let watched = async {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(world.state().read, before);
+        drop(room);
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert!(world.state().read > before + BEHIND / 5, "it does not give back its room");
+    };
+    tokio::select! {
+        end = process.run(&stop) => panic!("{end:?}"),
+        () = watched => {}
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -105,6 +105,13 @@ fn a_new_primary_aborts_what_an_older_one_did_not_finish() {
 }
 
 #[test]
+fn a_primary_aborts_what_it_failed_to_prepare_and_has_written_nothing_of() {
+    let mut table = table();
+    assert_eq!(run(&mut table, &[step(at(1), 7, 3, None, What::Abort)]), Ok(vec![]));
+    assert_eq!(table.open(), []);
+}
+
+#[test]
 fn an_unfinished_transaction_ends_when_its_session_goes_on() {
     for next in [step(at(3), 7, 4, None, What::Part), step(at(3), 7, 4, None, What::Whole), write(at(3), 7, 4)] {
         let mut table = table();
@@ -146,7 +153,10 @@ fn what_does_not_fit_is_an_error() {
     let other = session.replace("transaction 3", "transaction 4");
     let cases = [
         (vec![commit(at(8).time, None)], format!("{session} is ended, and no entry before tells of it")),
-        (vec![step(at(9), 7, 3, None, What::Abort)], format!("{session} is ended, and no entry before tells of it")),
+        (
+            vec![step(at(9), 7, 3, Some(at(1)), What::Abort)],
+            format!("{session} is ended, and no entry before tells of it"),
+        ),
         (
             vec![part(), commit(at(8).time, Some(at(1)))],
             format!("{session} is committed with a commit time, and it is not prepared"),

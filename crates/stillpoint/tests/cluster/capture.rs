@@ -78,6 +78,7 @@ async fn an_oplog_that_was_overwritten_while_the_server_was_down_is_a_gap_and_ca
     let gaps = server.gaps().await;
     let [gap] = &gaps[..] else { panic!("{gaps:?}") };
     assert_eq!((&gap.part, gap.cause), (&shard(0), GapCause::RolledOver));
+    assert!(server.log().contains(&format!("capture: a gap. {gap}")));
     let stream = server.catalog().stream(server.cluster(), &shard(0)).await.unwrap().unwrap();
     assert!(stream.since < gap.after && gap.after <= stored, "{gap:?} {stored}");
     assert_eq!((gap.until, stream.complete_from), (stream.complete_from, gap.until));
@@ -312,6 +313,31 @@ async fn a_vault_that_is_away_is_told_of_and_a_checkpoint_waits_for_it() {
     assert_stored_tokens(&record, &captured);
     let well = || async { reports(&server).await.iter().all(|(_, report)| report.trouble.is_none()).then_some(()) };
     until(SOON, well).await.expect("its trouble is over and still told");
+}
+
+/// For longer than a write waits for another's.
+#[tokio::test]
+async fn a_catalog_that_is_locked_is_told_of_and_waited_for() {
+    let lab = lab().await;
+    let (server, vault) = server_of(&lab).await;
+    until_stored(&lab, &server, &shard(0), SOON).await;
+    // It is opened before it is locked, and read meanwhile.
+    let catalog = server.catalog();
+    let lock = rusqlite::Connection::open(server.folder().join("data/stillpoint.db")).unwrap();
+    lock.busy_timeout(SOON).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    note(lab.shard(0), "while it is locked").await;
+    let wanted = majority(lab.shard(0)).await;
+    let told = || async { server.log().contains("capture: trying again").then_some(()) };
+    until(SOON, told).await.expect("nothing is told of it");
+    assert!(server.log().contains("database is locked"));
+    let stored = catalog.last_segment(server.cluster(), &shard(0)).await.unwrap().unwrap();
+    assert!(stored.last.time < wanted);
+    lock.execute_batch("COMMIT").unwrap();
+    let record = server.complete().await;
+    let captured = assert_all(&lab, &server, &vault, SOON).await;
+    assert_stored_tokens(&record, &captured);
+    assert_eq!(server.gaps().await, []);
 }
 
 #[tokio::test]

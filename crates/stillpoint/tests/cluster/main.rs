@@ -13,6 +13,7 @@ mod lost_catalog;
 mod measured;
 mod movement;
 mod operator_acts;
+mod removed_shards;
 mod schedule;
 mod shutdown;
 mod snapshots;

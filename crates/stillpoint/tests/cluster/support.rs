@@ -261,7 +261,7 @@ impl Server {
     }
 
     pub async fn records(&self) -> Vec<Checkpoint> {
-        self.catalog().checkpoints(self.cluster(), Page { skip: 0, take: 100 }).await.unwrap()
+        self.catalog().checkpoints(self.cluster(), Page { skip: 0, take: 10_000 }).await.unwrap()
     }
 
     pub async fn gaps(&self) -> Vec<Gap> {

@@ -248,6 +248,31 @@ async fn a_prepared_transaction_survives_a_step_down_and_one_in_progress_leaves_
     assert_eq!(all.open, []);
 }
 
+/// As when it is interrupted in the middle of it: what it wrote of the transaction is undone, and it aborts it.
+#[tokio::test]
+async fn a_primary_that_fails_to_prepare_writes_an_abort_of_what_nothing_tells_of() {
+    let lab = lab().await;
+    let (server, vault) = server_of(&lab).await;
+    until_stored(&lab, &server, &shard(0), SOON).await;
+    let begin = majority(lab.shard(0)).await;
+    let fail = doc! {"configureFailPoint": "failCollectionInserts", "mode": {"times": 1},
+    "data": {"collectionNS": "config.transactions"}};
+    lab.shard(0).run("admin", fail).await.unwrap();
+    let mut transaction = Transaction::begin(&lab.topology());
+    insert(&mut transaction, "rs0", doc! {"_id": -1}).await;
+    transaction.prepare().await.unwrap_err();
+    let entries = steps(lab.shard(0), begin).await;
+    let [abort] = &entries[..] else { panic!("{entries:?}") };
+    assert!(abort.get_document("o").unwrap().contains_key("abortTransaction"));
+    assert_eq!(previous(abort), None);
+    server.complete().await;
+    let all = captured(&lab, &server, &vault, &shard(0)).await;
+    assert_eq!(all.open, []);
+    // Later ones are followed as ever.
+    prepare(&lab, 2).await.commit().await.unwrap();
+    assert_eq!(captured(&lab, &server, &vault, &shard(0)).await.open, []);
+}
+
 /// The secondary that is elected has the first entries of a transaction and not the rest: the old primary
 /// died in between.
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -60,6 +61,12 @@ const ACTS: [Act; 20] = [
 /// What is done often enough for the server to die after it.
 const CRASHES: [&str; 2] = ["store-segment", "note-segment"];
 
+/// As the server's records say it.
+#[expect(clippy::disallowed_methods, reason = "what is done is held against the server's own times")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
 pub struct Chaos<'a> {
     lab: &'a Lab,
     server: Server,
@@ -76,7 +83,7 @@ impl<'a> Chaos<'a> {
     pub async fn act(&mut self) {
         self.pause().await;
         let act = *ACTS.choose(&mut self.rng).unwrap();
-        eprintln!("{act:?}");
+        eprintln!("{:.1} {act:?}", now());
         match act {
             Act::Checkpoint => self.checkpoint().await,
             Act::StepDown => {
@@ -173,7 +180,9 @@ impl<'a> Chaos<'a> {
 
     fn set(&mut self) -> &'a ReplicaSet {
         let sets: Vec<_> = self.lab.parts().collect();
-        sets.choose(&mut self.rng).unwrap()
+        let set = sets.choose(&mut self.rng).unwrap();
+        eprintln!("  {}", set.name());
+        set
     }
 
     fn some(&mut self, millis: std::ops::Range<u64>) -> Duration {

@@ -100,3 +100,47 @@ async fn a_server_that_dies_and_comes_back_is_waited_for() {
     });
     assert_eq!(vault.get(&written.0, written.1).await.unwrap(), content(1, 6 * MIB));
 }
+
+/// From now on nothing is synced that this thread, or one that it starts, asks for: as with a disk that fails.
+#[cfg(target_os = "linux")]
+fn fail_syncs() {
+    use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
+    let step = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+    // See seccomp(2). What the filter looks at begins with the system call's number.
+    let mut steps = [
+        step(BPF_LD | BPF_W | BPF_ABS, 0, 0),
+        step(BPF_JMP | BPF_JEQ | BPF_K, 1, libc::SYS_fsync as u32),
+        step(BPF_RET | BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::EIO as u32),
+        step(BPF_RET | BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: the kernel reads the filter, which lives until both have returned; only this thread is changed.
+    let done = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter)
+    };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// What is in its place may not survive a power cut: whoever put it there may have failed right after.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_is_there_already_is_stored_only_once_it_is_synced() {
+    let home = Home::folder(false);
+    let vault = home.create().await;
+    let (name, _) = put(&vault, "oplog/a/b", content(1, 10)).await;
+    let options = home.options.clone();
+    let on_a_failing_disk = std::thread::spawn(move || {
+        fail_syncs();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let vault = Vault::open(&options, None).await.unwrap();
+            [vault.put("oplog/a/b", content(1, 10)).await, vault.put("oplog/a/c", content(2, 10)).await]
+        })
+    });
+    for stored in on_a_failing_disk.join().unwrap() {
+        let refused = stored.unwrap_err();
+        assert!(refused.is_transient(), "{refused}");
+    }
+    assert_eq!(put(&vault, "oplog/a/b", content(1, 10)).await.0, name);
+}
