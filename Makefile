@@ -23,9 +23,10 @@ test: ## every test, on real mongod processes, and a short fuzzing
 	$(CARGO) test --workspace --locked
 	CARGO="$(CARGO)" scripts/fuzz
 
-soak: ## the protocol's model, capture's simulation, the cluster tests and fuzzing for hours (CASES=…, SEEDS=…, SECONDS=…, ROUNDS=…, HOURS=…)
+soak: ## the protocol's model, capture's simulation, the fold's oracle, the cluster tests and fuzzing for hours (CASES=…, SEEDS=…, WORKLOADS=…, SECONDS=…, ROUNDS=…, HOURS=…)
 	PROPTEST_CASES=$(or $(CASES),2000000) $(CARGO) test --release --locked -p stillpoint-core -- --nocapture invariants
 	SEEDS=$(or $(SEEDS),1000000) $(CARGO) test --release --locked -p stillpoint-engine --lib simulation -- --nocapture
+	CASES=$(or $(WORKLOADS),2000) $(CARGO) test --locked -p stillpoint-fold --test oracle -- --nocapture
 	SECONDS=$(or $(SECONDS),600) $(CARGO) test --locked -p stillpoint --test soak -- --nocapture
 	for round in $$(seq $(or $(ROUNDS),20)); do \
 	  echo "round $$round"; $(CARGO) test --locked -p stillpoint --test cluster; \

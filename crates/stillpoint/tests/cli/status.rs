@@ -2,7 +2,8 @@
 
 use serde_json::json;
 use stillpoint_core::checkpoint::{Checkpoint, Failure, Found, Part, PartId, PutBack, Reason, Released, State, Token};
-use stillpoint_core::{CheckpointId, ClusterTime};
+use stillpoint_core::snapshot::{self, Snapshot};
+use stillpoint_core::{CheckpointId, ClusterTime, SnapshotId};
 
 use crate::support::{Operator, Store, ago, shard};
 
@@ -61,6 +62,20 @@ async fn what_needs_attention_ends_a_monitors_check_with_1() {
     let ran = operator.run(&["status"]);
     assert!(ran.stdout.contains("c: shard rs0: a GAP from 20:1 (1970-01-01T00:00:20Z) to 30:1"), "{ran:?}");
     store.catalog.remove_gap(store.cluster.id, &gap.part, gap.after, gap.until).await.unwrap();
+
+    assert!(operator.run(&["status"]).stdout.contains("c: no snapshot yet: no checkpoint can be restored"));
+    let snapshot = Snapshot::queued(SnapshotId::new(ago(9), 9), store.cluster.id, ago(9));
+    let in_trouble = Snapshot { trouble: Some("the vault is full".into()), ..snapshot.clone() };
+    store.catalog.queue_snapshot(&in_trouble).await.unwrap();
+    needs("is in trouble: the vault is full");
+    assert!(operator.run(&["status"]).stdout.contains(" is QUEUED"));
+    let (state, ended, failure) = (snapshot::State::Failed, Some(ago(7)), Some("an unknown entry".into()));
+    store.save_snapshot(&Snapshot { state, ended, failure, ..snapshot.clone() }).await;
+    needs("failed: an unknown entry");
+    store.catalog.note_damage(store.cluster.id, snapshot.id, Some("a pack is missing")).await.unwrap();
+    needs("is damaged: a pack is missing");
+    store.catalog.delete_snapshot(store.cluster.id, snapshot.id, ago(0)).await.unwrap();
+    operator.run(&STATUS).ok();
 
     let queued = Checkpoint::queued(CheckpointId::new(ago(9), 9), store.cluster.id, ago(9));
     let failure = Failure { reason: Reason::Unreachable, detail: "host".into() };

@@ -1,6 +1,7 @@
 //! `stillpoint status`
 
 mod capture;
+mod snapshots;
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use stillpoint_core::checkpoint::{Checkpoint, PutBack, State};
 use stillpoint_core::schedule::next_due;
 
 use capture::Standing;
+use snapshots::Snapshots;
 
 use crate::config::Config;
 use crate::context::{now, open_catalog};
@@ -29,6 +31,7 @@ struct Row {
     /// The newest that has ended, if it failed.
     failed: Option<Checkpoint>,
     standing: Standing,
+    snapshots: Snapshots,
 }
 
 /// With `check` it fails if anything needs attention.
@@ -69,6 +72,7 @@ impl Row {
             all.push(format!("checkpoint {} failed. {}", failed.id, failure.reason.sentence()));
         }
         all.extend(self.standing.attention(self.server.as_ref().map(|_| self.cluster.created)));
+        all.extend(self.snapshots.attention());
         all
     }
 }
@@ -84,10 +88,12 @@ async fn look(config: &Config, catalog: &dyn Catalog, project: Project, cluster:
     let ended = recent.iter().find(|checkpoint| checkpoint.state.ended());
     let failed = ended.filter(|checkpoint| checkpoint.state == State::Failed).cloned();
     let standing = capture::look(catalog, &cluster).await?;
+    let snapshots = snapshots::look(catalog, &cluster).await?;
     Ok(Row {
         history_lost,
         failed,
         standing,
+        snapshots,
         project,
         cluster,
         server: lease.map(|lease| lease.lease.holder),
@@ -129,6 +135,7 @@ fn document(row: &Row) -> Value {
         "nextDue": next,
         "capture": capture,
         "gaps": gaps,
+        "snapshots": row.snapshots.document(),
         "attention": row.attention(),
     })
 }
@@ -160,6 +167,8 @@ fn text(rows: &[Row]) -> String {
             let standing: Vec<_> = standing.into_iter().map(|line| format!("{name}: {line}")).collect();
             lines.push(format!("\n{}", standing.join("\n")));
         }
+        let snapshots: Vec<_> = row.snapshots.lines().into_iter().map(|line| format!("{name}: {line}")).collect();
+        lines.push(format!("\n{}", snapshots.join("\n")));
         if let Some(lost) = &row.history_lost {
             let was = lost.found.as_ref().map(|found| found.settings.as_str()).unwrap_or_default();
             lines.push(format!(
