@@ -25,13 +25,12 @@ const SERVER_START: Duration = Duration::from_secs(30);
 const SERVER_STOP: Duration = Duration::from_secs(60);
 const COMMAND: Duration = Duration::from_secs(120);
 
-/// Writes a `stillpoint.toml` with everything below `dir`.
-pub fn configure(dir: &Path, port: u16, interval: &str) -> Result<PathBuf> {
+/// Writes a `stillpoint.toml` with everything below `dir`, and `more`.
+pub fn configure(dir: &Path, port: u16, interval: &str, more: &str) -> Result<PathBuf> {
     let at = |name: &str| dir.join(name).display().to_string();
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:{port}\"\n\n[catalog]\nurl = \"sqlite:{}\"\n\n\
-         [secrets]\nkey_file = \"{}\"\n\n[checkpoint]\ninterval = \"{interval}\"\n\n\
-         [capture]\nseal_after = \"2s\"\n\n[snapshots]\nscheduled = false\n",
+         [secrets]\nkey_file = \"{}\"\n\n[checkpoint]\ninterval = \"{interval}\"\n\n{more}",
         at("stillpoint.db"),
         at("stillpoint.key")
     );

@@ -23,6 +23,8 @@ const PROJECT: &str = "demo";
 const CLUSTER: &str = "Cluster0";
 const NS: &str = "bank.accounts";
 const CLIENTS: usize = 4;
+/// So that a newcomer need not wait.
+const QUICK: &str = "[capture]\nseal_after = \"2s\"\n\n[snapshots]\nscheduled = false\n";
 const LOOK: Duration = Duration::from_secs(3);
 /// For a checkpoint to become restorable.
 const RESTORABLE: Duration = Duration::from_secs(60);
@@ -162,7 +164,7 @@ async fn show(args: &Args, stage: &mut Stage) -> Result<()> {
 
     let port = Port::free()?;
     let origin = format!("http://127.0.0.1:{}", port.number());
-    let config = configure(stage.dir.path(), port.number(), "1m")?;
+    let config = configure(stage.dir.path(), port.number(), "1m", QUICK)?;
     let uri_file = write_secret(&stage.dir.path().join("uri"), &lab.uri())?;
     let server = Server::start(&args.binary, stage.dir.path(), &config, port)?;
     let server = stage.server.insert(server);

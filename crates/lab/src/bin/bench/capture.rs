@@ -196,7 +196,7 @@ async fn newest(part: &ReplicaSet) -> Result<ClusterTime> {
 }
 
 /// An oplog that holds the whole backlog.
-async fn roomy(part: &ReplicaSet) -> Result<()> {
+pub async fn roomy(part: &ReplicaSet) -> Result<()> {
     part.run("admin", doc! {"replSetResizeOplog": 1, "size": 4_000.0}).await?;
     Ok(())
 }
@@ -233,7 +233,7 @@ const WORDS: [&str; 24] = [
 ];
 
 /// A document of some 300 bytes, as an application might have it.
-fn document(rng: &mut StdRng, id: i64) -> Document {
+pub fn document(rng: &mut StdRng, id: i64) -> Document {
     let words =
         |rng: &mut StdRng, n: usize| (0..n).filter_map(|_| WORDS.choose(rng)).copied().collect::<Vec<_>>().join(" ");
     doc! {
@@ -286,7 +286,7 @@ async fn write_for(part: &ReplicaSet, round: Duration) -> Result<f64> {
 }
 
 /// The size that `gzip -6` makes of a file.
-fn gzip(file: &std::path::Path) -> Result<u64> {
+pub fn gzip(file: &std::path::Path) -> Result<u64> {
     let zipped = file.with_extension("gz");
     let out = std::fs::File::create(&zipped)?;
     let status =

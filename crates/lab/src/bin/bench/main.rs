@@ -7,6 +7,7 @@
 //! - latency: the 99th percentile of Get One while a checkpoint is being taken ÷ while none is, and the same
 //!   of the bare route at the same time
 //! - capture: a backlog's rate ÷ a bare loop's over the same oplog; its size ÷ gzip's; what it costs
+//! - snapshot: the first ÷ a bare loop that reads the same; its size ÷ gzip's; what later ones store ÷ the first
 //! - memory: the server's, idle, with many connections, and after many challenges
 //!
 //! Where requests are compared, the microseconds are of a processor for one request: the server's own and
@@ -26,6 +27,7 @@ mod report;
 mod requests;
 mod seed;
 mod served;
+mod snapshot;
 mod stage;
 mod usage;
 
@@ -74,6 +76,9 @@ async fn run(options: &Options, report: &mut Report) -> Result<()> {
     }
     if options.wants(Measure::Capture) {
         capture::measure(report, &options.binary, options.round).await?;
+    }
+    if options.wants(Measure::Snapshot) {
+        snapshot::measure(report, &options.binary).await?;
     }
     if options.wants(Measure::Memory) {
         memory::measure(report, &options.binary).await?;

@@ -14,16 +14,18 @@ pub enum Measure {
     Latency,
     Memory,
     Capture,
+    Snapshot,
 }
 
 impl Measure {
-    const NAMED: [(&str, Measure); 6] = [
+    const NAMED: [(&str, Measure); 7] = [
         ("hold", Measure::Hold),
         ("requests", Measure::Requests),
         ("list", Measure::List),
         ("latency", Measure::Latency),
         ("memory", Measure::Memory),
         ("capture", Measure::Capture),
+        ("snapshot", Measure::Snapshot),
     ];
 }
 
@@ -34,7 +36,8 @@ pub struct Options {
     pub round: Duration,
 }
 
-const USAGE: &str = "usage: bench --binary PATH [--only hold|requests|list|latency|memory|capture]… [--seconds N]";
+const USAGE: &str =
+    "usage: bench --binary PATH [--only hold|requests|list|latency|memory|capture|snapshot]… [--seconds N]";
 
 impl Options {
     pub fn parse(args: &[String]) -> Result<Options> {

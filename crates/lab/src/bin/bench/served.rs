@@ -8,6 +8,7 @@ use stillpoint_lab::product::{Server, configure};
 
 use crate::load::Listening;
 use crate::seed::{self, Seeds};
+use crate::stage::ON_DEMAND;
 
 /// More than the default, for the measure of memory.
 const CONNECTIONS: usize = 11_000;
@@ -25,7 +26,7 @@ impl Served {
         let seeds = seed::sow(dir.path()).await?;
         let free = Port::free()?;
         let port = free.number();
-        let config = configure(dir.path(), port, "off")?;
+        let config = configure(dir.path(), port, "off", ON_DEMAND)?;
         // The seed's checkpoints are old.
         let text = std::fs::read_to_string(&config)? + "keep = \"87840h\"\n";
         std::fs::write(&config, text.replace("[server]\n", &format!("[server]\nconnections = {CONNECTIONS}\n")))?;

@@ -10,6 +10,9 @@ use stillpoint_lab::product::{Cli, Server, configure, text, write_secret};
 
 use crate::client::User;
 
+/// What is measured is not to be disturbed.
+pub const ON_DEMAND: &str = "[snapshots]\nscheduled = false\n";
+
 /// The product, set up on a lab.
 pub struct Stage {
     pub lab: Lab,
@@ -29,7 +32,7 @@ impl Stage {
         let dir = tempfile::Builder::new().prefix("stillpoint-bench-").tempdir()?;
         let free = Port::free()?;
         let port = free.number();
-        let config = configure(dir.path(), port, "off")?;
+        let config = configure(dir.path(), port, "off", ON_DEMAND)?;
         let uri = write_secret(&dir.path().join("uri"), &lab.uri())?;
         let mut server = Server::start(binary, dir.path(), &config, free)?;
         server.wait_until_it_answers().await?;
@@ -43,9 +46,19 @@ impl Stage {
     }
 
     pub async fn take(&self) -> Result<String> {
-        let cli = Cli { binary: &self.binary, config: &self.config };
-        let taken = cli.run(&["checkpoint", "take", "--project", "bench", "--cluster", "Cluster0"]).await?;
+        let taken = self.command(&["checkpoint", "take"]).await?;
         Ok(text(&taken, "id")?.to_owned())
+    }
+
+    /// What a command on the cluster prints.
+    pub async fn command(&self, args: &[&str]) -> Result<serde_json::Value> {
+        let cli = Cli { binary: &self.binary, config: &self.config };
+        cli.run(&[args, &["--project", "bench", "--cluster", "Cluster0"]].concat()).await
+    }
+
+    /// For files that go with it.
+    pub fn folder(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     pub async fn stop_server(&mut self) -> Result<()> {
@@ -58,7 +71,7 @@ impl Stage {
     pub async fn start_server(&mut self) -> Result<()> {
         let free = Port::free()?;
         self.port = free.number();
-        self.config = configure(self.dir.path(), self.port, "off")?;
+        self.config = configure(self.dir.path(), self.port, "off", ON_DEMAND)?;
         let mut server = Server::start(&self.binary, self.dir.path(), &self.config, free)?;
         server.wait_until_it_answers().await?;
         self.server = Some(server);
