@@ -31,6 +31,10 @@ pub enum SnapshotError {
     NotReached { part: PartId, reached: ClusterTime, wanted: ClusterTime },
     #[error("{0}: its oplog is not captured yet")]
     NotCaptured(PartId),
+    #[error(
+        "{0}: entries of its oplog are missing since what it was to go on from: the next snapshot reads the cluster"
+    )]
+    CutOff(PartId),
     #[error("{0} cannot be found in the cluster any more")]
     NoPart(PartId),
     #[error("{part}: {what} cannot be read within the time that the server keeps its past: {why}")]
@@ -84,6 +88,7 @@ impl SnapshotError {
             | SnapshotError::Entry(_)
             | SnapshotError::Transactions(_)
             | SnapshotError::TooSlow { .. }
+            | SnapshotError::CutOff(_)
             | SnapshotError::NoPart(_) => true,
             SnapshotError::Mongo(why) | SnapshotError::Read(ReadError::Mongo(why)) => why.is_lasting(),
             SnapshotError::Catalog(_)

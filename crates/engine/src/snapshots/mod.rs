@@ -181,8 +181,8 @@ impl Task {
                 self.save(&snapshot, &[]).await?;
                 Ok(true)
             }
-            Err(why @ SnapshotError::NotReached { .. }) => {
-                // It will be stored within moments, if capture goes on.
+            Err(why @ (SnapshotError::NotReached { .. } | SnapshotError::NotCaptured(_))) => {
+                // It will be within moments, if capture goes on.
                 if self.setup.now().duration_since(snapshot.requested).unsigned_abs() > PATIENCE {
                     self.trouble(&mut snapshot, &why).await?;
                 }
@@ -340,7 +340,7 @@ impl Task {
                 let (id, vault, permits) = (part.id.clone(), vault.clone(), &permits);
                 async move {
                     let _permit = permits.acquire().await;
-                    let base = base.ok_or_else(|| SnapshotError::NotCaptured(id.clone()))?;
+                    let base = base.ok_or_else(|| SnapshotError::CutOff(id.clone()))?;
                     let made = self.fold_part(&vault, &id, &base, cut).await?;
                     Ok((id, made))
                 }

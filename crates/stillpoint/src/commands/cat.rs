@@ -28,21 +28,26 @@ pub async fn run(
     for (part, base) in &point.parts {
         let source = point.archive.source(part, base, point.time).await?;
         let (key, ns, time) = (key.clone(), ns.clone(), point.time);
-        let (is_there, found) = blocking(move || {
+        let read = blocking(move || {
             let (mut out, mut found) = (BufWriter::new(io::stdout().lock()), 0_u64);
             let mut finder = Finder::new(key, |document: &RawDocument| {
                 found += 1;
                 let document = bson::Document::try_from(document)
                     .map_err(|why| SnapshotError::Document { ns: ns.clone(), why: why.to_string() })?;
                 let line = Bson::Document(document).into_canonical_extjson();
-                writeln!(out, "{line}").map_err(|why| SnapshotError::Output { path: "standard output".into(), why })
+                writeln!(out, "{line}").map_err(unwritten)
             });
             source.at(time)?.into(&mut finder, &|collection| collection.ns == ns)?;
             let seen = finder.has_seen();
-            out.flush().map_err(|why| SnapshotError::Output { path: "standard output".into(), why })?;
+            out.flush().map_err(unwritten)?;
             Ok((seen, found))
         })
-        .await?;
+        .await;
+        let (is_there, found) = match read {
+            // Nobody reads any more.
+            Err(SnapshotError::Output { why, .. }) if why.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            read => read?,
+        };
         if found > 0 {
             eprintln!("{}: {found} documents", part_name(part));
         }
@@ -54,6 +59,10 @@ pub async fn run(
         (true, Some(id)) if documents == 0 => Err(CliError::Failed(format!("{ns} had no document with _id {id}"))),
         _ => Ok(()),
     }
+}
+
+fn unwritten(why: io::Error) -> SnapshotError {
+    SnapshotError::Output { path: "standard output".into(), why }
 }
 
 /// The key of an `_id` in extended JSON.
