@@ -44,7 +44,7 @@ impl Server {
         let seed = Seed::new(folder.path(), uri).await;
         let port = Port::free().unwrap();
         let base = format!("http://127.0.0.1:{}", port.number());
-        let config = configure(folder.path(), port.number(), "off").unwrap();
+        let config = configure(folder.path(), port.number(), "off", "[snapshots]\nscheduled = false\n").unwrap();
         // Not even then is a secret in the log.
         let text = std::fs::read_to_string(&config).unwrap();
         // And the seed's checkpoints are old.

@@ -307,6 +307,8 @@ async fn a_damaged_snapshot_is_found_and_nothing_goes_on_from_it() {
     let checkpoint = server.complete().await.id.to_string();
     let show = ["checkpoint", "show", "--project", "tests", "--cluster", "Cluster0", &checkpoint];
     assert_eq!(server.json(&show).await["restorable"], true);
+    // At once: what is stored of a part that nobody writes to ends with its token.
+    assert_eq!(server.json(&verify(&checkpoint)).await["verdict"], "EQUAL");
     let whole = server.json(&["vault", "check"]).await;
     assert_eq!((&whole["snapshots"]["checked"], &whole["snapshots"]["damaged"]), (&1.into(), &serde_json::json!([])));
     assert!(whole["snapshots"]["chunks"].as_u64().unwrap() > 3, "{whole}");

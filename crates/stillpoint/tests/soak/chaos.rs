@@ -11,6 +11,7 @@ use stillpoint_lab::{Lab, ReplicaSet};
 use stillpoint_lab_s3::{Fault, Server as S3, What};
 use tokio::time::sleep;
 
+use crate::bank;
 use crate::support::{SOON, Server};
 
 /// Between two things that go wrong.
@@ -22,6 +23,7 @@ const RESTORED: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Checkpoint,
+    Snapshot,
     StepDown,
     KillServer,
     StopServer,
@@ -35,7 +37,9 @@ enum Act {
 }
 
 /// Each as often as it is here.
-const ACTS: [Act; 20] = [
+const ACTS: [Act; 22] = [
+    Act::Snapshot,
+    Act::Snapshot,
     Act::Checkpoint,
     Act::Checkpoint,
     Act::Checkpoint,
@@ -86,6 +90,7 @@ impl<'a> Chaos<'a> {
         eprintln!("{:.1} {act:?}", now());
         match act {
             Act::Checkpoint => self.checkpoint().await,
+            Act::Snapshot => bank::ask(&self.server).await,
             Act::StepDown => {
                 self.set().step_down().await.unwrap();
             }

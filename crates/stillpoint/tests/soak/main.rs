@@ -1,9 +1,10 @@
 //! A real cluster under load, its members, the server and the vault failing at random; and at the end
-//! everything that is stored is compared with the oplogs.
+//! everything that is stored is compared with the oplogs, and the bank's money is counted in every checkpoint.
 //!
 //! `SECONDS=600 cargo test -p stillpoint --test soak` runs it longer than a minute; `SEED=…` repeats what an
 //! earlier run chose.
 
+mod bank;
 #[path = "../cluster/captured.rs"]
 #[expect(dead_code, reason = "the cluster tests use all of it")]
 mod captured;
@@ -74,6 +75,11 @@ async fn whatever_fails_meanwhile_what_is_stored_is_the_oplogs() {
     let (stop, stopped) = watch::channel(false);
     let writers = writers::start(&lab, rng.random(), stopped);
 
+    // From this one every checkpoint can be gone back to.
+    bank::ask(&server).await;
+    let first = bank::settled(&server).await;
+    assert!(first.iter().all(|snapshot| snapshot.is_sound()), "{first:?}");
+
     let mut chaos = Chaos::new(&lab, server, s3, rng);
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
@@ -114,7 +120,8 @@ async fn whatever_fails_meanwhile_what_is_stored_is_the_oplogs() {
             assert!(!NEVER.contains(&failure.reason), "{record:?}");
         }
     }
-    eprintln!("{} of {} checkpoints completed", completed.len(), records.len());
+    let counted = bank::count(&lab, &server, &vault, &records, summary.total).await;
+    eprintln!("{} of {} checkpoints completed, the money is right in {counted}", completed.len(), records.len());
 }
 
 /// Enough that nothing is overwritten before it is compared.
