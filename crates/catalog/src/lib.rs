@@ -247,6 +247,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// To be called before a segment is stored, and again before that is tried again: its blob may be in the
     /// vault already, and be doomed. Then it is no longer. `BeingDeleted` while it is too late for that.
     async fn keep_blobs(&self, place: &str) -> Result<()>;
+    /// The same for one blob, by its whole name.
+    async fn keep_blob(&self, name: &str) -> Result<()>;
     /// Adds a segment and the tokens in it to its stream; its blob is doomed no longer. `NotContiguous` unless
     /// it follows the last one since the stream began, or is, in all, one that has been added since then;
     /// `BeingDeleted` as [`keep_blobs`](Catalog::keep_blobs) says.

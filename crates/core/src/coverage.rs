@@ -90,7 +90,9 @@ impl<'a> Stored<'a> {
         if !obstacles.is_empty() {
             return Err(obstacles);
         }
-        let data = self.snapshots.iter().filter_map(|snapshot| snapshot.data(part)).filter(|data| data.at <= time);
+        // As it is it needs nothing more.
+        let can_go_on = |data: &&Data| data.at == time || data.at < time && stream.is_kept_from(data.stream);
+        let data = self.snapshots.iter().filter_map(|snapshot| snapshot.data(part)).filter(can_go_on);
         let mut data: Vec<_> = data.collect();
         data.sort_by_key(|data| std::cmp::Reverse(data.at));
         let newest = data.first().map(|data| data.stream);
@@ -191,6 +193,7 @@ mod tests {
             began: Timestamp::UNIX_EPOCH,
             ended: None,
             unresolved: None,
+            kept_from: None,
         };
         let part = |id: &PartId| Part { id: id.clone(), replica_set: "set".into(), term: None, token: None };
         let mut checkpoint =
@@ -277,6 +280,7 @@ mod tests {
             began: Timestamp::UNIX_EPOCH,
             ended: None,
             unresolved: None,
+            kept_from: None,
         }];
         let gap = |after, until| Gap {
             part: part.clone(),
@@ -303,6 +307,16 @@ mod tests {
         assert_eq!(base(&[gap(10, 15)], 50), Ok(time(40)));
         assert_eq!(base(&[gap(41, 45)], 39), Ok(time(20)));
         assert_eq!(base(&[gap(16, 17)], 39), Err(vec![Obstacle::Gap(gap(16, 17))]));
+        // What it would go on with was given up: only the time that it is of is left.
+        let streams = [Stream { kept_from: Some(time(26)), ..streams[0].clone() }];
+        let trimmed = Stored { streams: &streams, gaps: &[], snapshots: &snapshots };
+        let at = |at| trimmed.base(&part, time(at)).map(|data| data.at);
+        assert_eq!((at(40), at(20)), (Ok(time(40)), Ok(time(20))));
+        assert_eq!(
+            (at(50), at(39)),
+            (Err(vec![Obstacle::NoSnapshot(part.clone())]), Err(vec![Obstacle::NoSnapshot(part.clone())]))
+        );
+        assert_eq!(at(61), Ok(time(60)));
         // Of another part nothing is known.
         let other = PartId::Shard("rs0".into());
         let stored = Stored { streams: &streams, gaps: &[], snapshots: &snapshots };

@@ -79,6 +79,16 @@ pub struct Stream {
     /// time must be ended before the part can be restored to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unresolved: Option<ClusterTime>,
+    /// What is before it was given up, since nothing needed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_from: Option<ClusterTime>,
+}
+
+impl Stream {
+    /// Whether what is stored from a time on is still there, but for gaps.
+    pub fn is_kept_from(&self, time: ClusterTime) -> bool {
+        self.kept_from.is_none_or(|kept| kept <= time)
+    }
 }
 
 /// Where to go on reading an oplog.

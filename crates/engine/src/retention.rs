@@ -16,7 +16,7 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use stillpoint_catalog::{CatalogError, Lease, Page};
 use stillpoint_core::checkpoint::PartId;
-use stillpoint_core::coverage::may_go_before;
+use stillpoint_core::coverage::{Stored, may_go_before};
 use stillpoint_core::keeping::{keep_from, may_go};
 use stillpoint_core::snapshot::{Snapshot, State};
 use stillpoint_core::stream::SEGMENTS;
@@ -96,7 +96,18 @@ async fn expire_once(setup: &Setup, lease: &Lease) -> Result<(), CatalogError> {
     let mut snapshots = catalog.snapshots(cluster, Page::ALL).await?;
     let failed = |snapshot: &Snapshot| snapshot.state == State::Failed && snapshot.ended < Some(earlier(now, window));
     let failed: Vec<_> = snapshots.iter().filter(|snapshot| failed(snapshot)).map(|snapshot| snapshot.id).collect();
+    let (streams, gaps) = (catalog.streams(cluster).await?, catalog.gaps(cluster).await?);
+    let checkpoints = catalog.checkpoints(cluster, Page::ALL).await?;
+    let restorable = |snapshots: &[Snapshot]| {
+        let stored = Stored { streams: &streams, gaps: &gaps, snapshots };
+        checkpoints.iter().filter(|checkpoint| stored.restorable(checkpoint)).count()
+    };
     for id in may_go(&snapshots, keep_from, now).into_iter().chain(failed) {
+        // Beside what its class keeps: a gap, or a shard that was added, may leave checkpoints to it alone.
+        let others: Vec<_> = snapshots.iter().filter(|snapshot| snapshot.id != id).cloned().collect();
+        if restorable(&others) < restorable(&snapshots) {
+            continue;
+        }
         match catalog.delete_snapshot(cluster, id, setup.now()).await {
             Ok(()) => {
                 snapshots.retain(|snapshot| snapshot.id != id);
@@ -107,7 +118,7 @@ async fn expire_once(setup: &Setup, lease: &Lease) -> Result<(), CatalogError> {
             Err(e) => return Err(e),
         }
     }
-    for stream in catalog.streams(cluster).await? {
+    for stream in streams {
         let needed = needed_from(&snapshots, &stream.part, keep_from);
         let Some(last) = catalog.segment_before(cluster, &stream.part, needed).await? else { continue };
         let before = may_go_before(&last);
@@ -131,7 +142,10 @@ async fn expire_once(setup: &Setup, lease: &Lease) -> Result<(), CatalogError> {
 
 /// The time from which a part's oplog is needed: to restore what is kept, and to go on with snapshots.
 fn needed_from(snapshots: &[Snapshot], part: &PartId, keep_from: ClusterTime) -> ClusterTime {
-    let data = || snapshots.iter().filter_map(|snapshot| snapshot.data(part));
+    // One that is damaged may be whole again.
+    let complete = || snapshots.iter().filter(|snapshot| snapshot.is_complete());
+    let data =
+        || complete().flat_map(|snapshot| &snapshot.parts).filter(|one| one.id == *part).filter_map(|one| one.data);
     // The oldest times that are kept go on from this one; if all are later, from the first of them.
     let oldest = data().filter(|data| data.at <= keep_from).max_by_key(|data| data.at);
     let oldest = oldest.or_else(|| data().min_by_key(|data| data.at)).map(|data| data.stream);

@@ -4,6 +4,8 @@
 //! its UUID, so that a rename does not matter; one that was made, renamed or changed after the time that is
 //! asked for cannot be read as of it, on MongoDB 6.0 and before.
 
+use std::time::Duration;
+
 use bson::raw::cstr;
 use bson::raw::{RawDocument, RawDocumentBuf};
 use bson::spec::BinarySubtype;
@@ -12,6 +14,7 @@ use futures::StreamExt;
 use mongodb::error::{Error, ErrorKind};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use stillpoint_core::ClusterTime;
+use tokio::time::timeout;
 
 use crate::error::{MongoError, Result};
 use crate::part::{PartLink, timestamp};
@@ -22,7 +25,9 @@ use crate::tail::{documents, secondaries_first};
 const TOO_OLD: i32 = 239;
 const UNAVAILABLE: i32 = 246;
 const NAMESPACE_NOT_FOUND: i32 = 26;
-const CURSOR_LIMIT_MS: i32 = 60_000;
+const CATALOGUE_LIMIT_MS: i32 = 60_000;
+/// For one batch. A limit of the server's own would count all batches of a cursor together.
+const BATCH_LIMIT: Duration = Duration::from_secs(60);
 
 /// In which order documents are read.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +84,7 @@ impl PartLink {
             "pipeline": [{"$listCatalog": {}}],
             "cursor": {},
             "readConcern": {"level": "snapshot", "atClusterTime": timestamp(at)},
-            "maxTimeMS": CURSOR_LIMIT_MS,
+            "maxTimeMS": CATALOGUE_LIMIT_MS,
         };
         let what = "the catalogue".to_owned();
         let mut documents = self.open("admin", command, what, Some(at)).await?;
@@ -106,8 +111,7 @@ impl PartLink {
             When::At(at) => (rawdoc! {"level": "snapshot", "atClusterTime": timestamp(at)}, Some(at)),
             When::NotBefore(time) => (rawdoc! {"level": "majority", "afterClusterTime": timestamp(time)}, None),
         };
-        let mut command =
-            rawdoc! {"find": uuid, "readConcern": concern, "maxTimeMS": CURSOR_LIMIT_MS, "noCursorTimeout": false};
+        let mut command = rawdoc! {"find": uuid, "readConcern": concern, "noCursorTimeout": false};
         match order {
             Order::Natural => command.append(cstr!("hint"), rawdoc! {"$natural": 1}),
             Order::ById { from } => {
@@ -147,11 +151,16 @@ impl PartLink {
         at: Option<ClusterTime>,
     ) -> std::result::Result<Documents, ReadError> {
         let database = self.client.database(db);
-        let cursor = database.run_raw_cursor_command(command).selection_criteria(secondaries_first()).batch().await;
+        let cursor = database.run_raw_cursor_command(command).selection_criteria(secondaries_first()).batch();
+        let Ok(cursor) = timeout(BATCH_LIMIT, cursor).await else { return Err(self.too_slow()) };
         match cursor {
             Ok(cursor) => Ok(Documents { part: self.clone(), what, at, cursor: Box::new(cursor) }),
             Err(error) => Err(self.read_error(&error, what, at)),
         }
+    }
+
+    fn too_slow(&self) -> ReadError {
+        ReadError::Mongo(MongoError::TooSlow { part: self.id.to_string(), what: READ_DATA.what })
     }
 
     fn read_error(&self, error: &Error, what: String, at: Option<ClusterTime>) -> ReadError {
@@ -169,7 +178,8 @@ impl PartLink {
 impl Documents {
     /// The next batch; none at the end.
     pub async fn next(&mut self) -> std::result::Result<Option<Batch>, ReadError> {
-        match self.cursor.next().await {
+        let Ok(next) = timeout(BATCH_LIMIT, self.cursor.next()).await else { return Err(self.part.too_slow()) };
+        match next {
             None => Ok(None),
             Some(Ok(batch)) => Ok(Some(Batch(batch))),
             Some(Err(error)) => Err(self.part.read_error(&error, self.what.clone(), self.at)),

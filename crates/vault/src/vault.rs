@@ -177,6 +177,12 @@ impl Vault {
         Ok(Stored { blob: id, stored })
     }
 
+    /// What a content would be called by.
+    pub async fn id_of(&self, content: Bytes) -> BlobId {
+        let keys = self.keys();
+        blocking(move || blob::id(keys.as_deref(), &content)).await
+    }
+
     /// The content of a blob by its whole name, checked against its id.
     pub async fn get(&self, name: &str, blob: BlobId) -> Result<Bytes> {
         let path = blob_path(name)?;

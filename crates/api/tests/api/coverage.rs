@@ -61,6 +61,7 @@ async fn begin(lab: &Lab, parts: &[PartId], since: u32) {
             began: now,
             ended: None,
             unresolved: None,
+            kept_from: None,
         };
         lab.catalog.begin_stream(&lease, &stream, None).await.unwrap();
     }

@@ -338,6 +338,14 @@ impl Catalog for SqliteCatalog {
         self.write(move |transaction, _| retention::save(transaction, &place)).await
     }
 
+    async fn keep_blob(&self, name: &str) -> Result<()> {
+        if !self.read(|connection| retention::is_doomed_itself(connection, name))? {
+            return Ok(());
+        }
+        let name = name.to_owned();
+        self.write(move |transaction, _| retention::save_one(transaction, &name)).await
+    }
+
     async fn append_segment(&self, lease: &Lease, segment: &Segment) -> Result<()> {
         let (lease, segment) = (lease.clone(), segment.clone());
         self.write(move |transaction, _| segments::append(transaction, &lease, &segment)).await

@@ -59,6 +59,9 @@ pub fn drop_segments(
         }
     }
     segments::count(transaction, stream, &gone, -1)?;
+    if let Some(last) = gone.iter().map(|segment| segment.last.time).max() {
+        streams::given_up(transaction, lease.cluster, part, last.after())?;
+    }
     Ok(gone.len() as u64)
 }
 
@@ -69,6 +72,10 @@ pub fn doom_cluster(transaction: &Transaction, cluster: ClusterId, now: Timestam
 /// Whether any of the blobs at a place is doomed.
 pub fn is_doomed(connection: &Connection, place: &str) -> Result<bool> {
     Ok(one(connection, DOOMED_AT, params![place], |_| Ok(()))?.is_some())
+}
+
+pub fn is_doomed_itself(connection: &Connection, name: &str) -> Result<bool> {
+    Ok(one(connection, DOOMED_SINCE, params![name], |_| Ok(()))?.is_some())
 }
 
 /// Saves the blobs at a place, unless one is condemned.

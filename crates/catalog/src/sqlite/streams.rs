@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, Transaction, params};
-use stillpoint_core::ClusterId;
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::stream::{CaptureReport, Gap, GapCause, Segment, Stream};
+use stillpoint_core::{ClusterId, ClusterTime};
 
 use super::rows::{all, execute, one, record_of, text_of};
 use super::{gaps, leases, store, unless_gone};
@@ -49,6 +49,9 @@ pub fn begin(transaction: &Transaction, lease: &Lease, stream: &Stream, gap: Opt
     }
     let sql = "INSERT INTO streams (cluster, part, run, record) VALUES (?1, ?2, 1, ?3)
                ON CONFLICT (cluster, part) DO UPDATE SET run = run + 1, record = ?3";
+    // What was given up of its earlier segments stays so.
+    let before = self::stream(transaction, stream.cluster, &stream.part)?;
+    let stream = &Stream { kept_from: before.and_then(|before| before.kept_from), ..stream.clone() };
     let values = params![stream.cluster.to_string(), stream.part.key(), text_of(stream, WHAT)?];
     execute(transaction, sql, values).map_err(store)?;
     let Some(gap) = gap else { return Ok(()) };
@@ -77,6 +80,13 @@ pub fn unresolved(transaction: &Transaction, last: &Segment) -> Result<()> {
         return Ok(());
     }
     stream.unresolved = unresolved;
+    update(transaction, &stream)
+}
+
+/// Notes that what is before a time is no longer there.
+pub fn given_up(transaction: &Transaction, cluster: ClusterId, part: &PartId, before: ClusterTime) -> Result<()> {
+    let mut stream = stream(transaction, cluster, part)?.ok_or(CatalogError::Gone("stream"))?;
+    stream.kept_from = stream.kept_from.max(Some(before));
     update(transaction, &stream)
 }
 

@@ -113,6 +113,7 @@ macro_rules! conformance_suite {
             a_snapshot_that_is_in_use_is_not_deleted,
             how_long_a_snapshot_is_kept_changes_once_it_has_ended,
             damage_of_a_snapshot_is_noted_and_taken_back_once_it_has_ended,
+            one_blob_is_saved_from_doom_by_its_name,
             removing_a_cluster_dooms_the_blobs_of_its_snapshots,
             the_version_counts_snapshots_but_not_their_pieces,
         );

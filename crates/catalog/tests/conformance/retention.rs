@@ -25,7 +25,10 @@ pub async fn the_oldest_segments_are_dropped_and_their_blobs_doomed(catalog: &dy
     assert_eq!(catalog.drop_segments(&lease, &part, run[3].first, at(80)).await.unwrap(), 0);
     assert_stored(catalog, &cluster, &part, &run[3..]).await;
     assert_stored(catalog, &cluster, &config, &others).await;
-    assert_eq!(catalog.stream(cluster.id, &part).await.unwrap(), Some(stream(&cluster, &part)));
+    let kept_from = Some(run[2].last.time.after());
+    let trimmed = Stream { kept_from, ..stream(&cluster, &part) };
+    assert_eq!(catalog.stream(cluster.id, &part).await.unwrap(), Some(trimmed.clone()));
+    assert_eq!(catalog.stream(cluster.id, &config).await.unwrap(), Some(stream(&cluster, &config)));
     let tokens = catalog.stored_tokens(cluster.id, token(&cluster, 1, 5).checkpoint).await.unwrap();
     assert_eq!(tokens, [(part.clone(), token(&cluster, 2, 35))]);
 
@@ -52,7 +55,10 @@ pub async fn the_newest_segment_is_never_dropped(catalog: &dyn Catalog) {
     }
     append(catalog, &lease, &run_of(&cluster, &part, run.last(), 3..4)).await;
 
+    let before = catalog.stream(cluster.id, &part).await.unwrap().unwrap().kept_from;
     catalog.begin_stream(&lease, &stream(&cluster, &part), None).await.unwrap();
+    let begun = catalog.stream(cluster.id, &part).await.unwrap().unwrap();
+    assert!(before.is_some() && begun.kept_from == before, "what was given up stays so");
     assert_eq!(dropped(catalog, &lease, &part).await.unwrap(), 1);
     let after = run_of(&cluster, &part, None, 7..9);
     append(catalog, &lease, &after).await;

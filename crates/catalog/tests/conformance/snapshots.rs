@@ -359,6 +359,19 @@ pub async fn damage_of_a_snapshot_is_noted_and_taken_back_once_it_has_ended(cata
     }
 }
 
+pub async fn one_blob_is_saved_from_doom_by_its_name(catalog: &dyn Catalog) {
+    let names = blobs(&["data/a-1", "data/a-2"]);
+    catalog.keep_blob(&names[0]).await.unwrap();
+    catalog.doom(&names, at(1)).await.unwrap();
+    catalog.keep_blob(&names[0]).await.unwrap();
+    assert_eq!(doomed(catalog).await, ["data/a-2"]);
+    catalog.condemn(&names).await.unwrap();
+    let late = catalog.keep_blob(&names[1]).await;
+    assert!(matches!(late, Err(CatalogError::BeingDeleted(_))), "{late:?}");
+    catalog.forget_doomed(&names).await.unwrap();
+    catalog.keep_blob(&names[1]).await.unwrap();
+}
+
 pub async fn removing_a_cluster_dooms_the_blobs_of_its_snapshots(catalog: &dyn Catalog) {
     let (gone, lease) = with_lease(catalog).await;
     let project = catalog.project(gone.project).await.unwrap().unwrap();

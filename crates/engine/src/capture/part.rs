@@ -273,6 +273,7 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
             began: (self.clock)(),
             ended: None,
             unresolved: None,
+            kept_from: None,
         };
         self.ledger.begin(&stream, gap.as_ref()).await?;
         match gap {

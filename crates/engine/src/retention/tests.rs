@@ -56,6 +56,7 @@ impl World {
             began: self.began,
             ended: None,
             unresolved: None,
+            kept_from: None,
         };
         self.catalog.begin_stream(&self.lease, &stream, None).await.unwrap();
     }

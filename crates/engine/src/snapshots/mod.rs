@@ -32,11 +32,12 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use rand::random;
 use stillpoint_catalog::{Catalog, CatalogError, Lease, Page};
 use stillpoint_core::checkpoint::PartId;
-use stillpoint_core::coverage::{Stored, may_go_before, whole_until};
+use stillpoint_core::coverage::{may_go_before, whole_until};
 use stillpoint_core::keeping::kept_until;
 use stillpoint_core::schedule::{next_due, next_snapshot_due};
 use stillpoint_core::snapshot::{Data, Part, Snapshot, State};
@@ -65,8 +66,10 @@ use unpack::Packs;
 
 /// The longest pause before something is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// From one that failed to the next, if they are scheduled.
+/// From one that failed to the next, if they are scheduled; four times as long after each further one.
 const AFTER_FAILURE: Duration = Duration::from_secs(900);
+/// Those that are looked at to see how many failed one after the other.
+const RECENT: Page = Page { skip: 0, take: 5 };
 /// How long the stored oplogs may need to reach a time before somebody should know.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -144,10 +147,14 @@ impl Task {
             return Ok(None);
         }
         let now = self.setup.now();
-        let last = catalog.snapshots(cluster, Page::FIRST).await?.pop();
-        let due = match last {
-            Some(Snapshot { state: State::Failed, ended: Some(ended), .. }) => next_due(ended, AFTER_FAILURE, now),
-            last => next_snapshot_due(&catalog.schedule(cluster).await?, last.and_then(|last| last.ended), now),
+        let recent = catalog.snapshots(cluster, RECENT).await?;
+        let ended = recent.first().and_then(|last| last.ended);
+        let regular = next_snapshot_due(&catalog.schedule(cluster).await?, ended, now);
+        // Each that fails may have read the whole cluster.
+        let failures = recent.iter().take_while(|snapshot| snapshot.state == State::Failed).count() as u32;
+        let due = match ended {
+            Some(ended) if failures > 0 => next_due(ended, AFTER_FAILURE * 4_u32.pow(failures - 1), now).min(regular),
+            _ => regular,
         };
         if due > now {
             return Ok(None);
@@ -172,10 +179,6 @@ impl Task {
         match done {
             Err(why) if why.is_lasting() => {
                 tracing::error!(cluster = %self.lease.cluster, snapshot = %snapshot.id, error = %why, "snapshot: it failed");
-                if let Some(base) = snapshot.base.filter(|_| check::is_damage(&why)) {
-                    let noted = self.setup.catalog.note_damage(self.lease.cluster, base, Some(&why.to_string())).await;
-                    noted.or_else(|e| if matches!(e, CatalogError::Gone(_)) { Ok(()) } else { Err(e) })?;
-                }
                 (snapshot.state, snapshot.ended) = (State::Failed, Some(self.setup.now()));
                 (snapshot.failure, snapshot.trouble) = (Some(why.to_string()), None);
                 self.save(&snapshot, &[]).await?;
@@ -220,12 +223,9 @@ impl Task {
         snapshot.parts = self.parts().await?.into_iter().map(part).collect();
         let all = catalog.snapshots(cluster, Page::ALL).await?;
         // What could not be folded once cannot be folded the next time: then the cluster is read again.
-        let last = all.iter().find(|other| other.state.ended());
-        let base = all.iter().find(|other| other.is_sound());
-        snapshot.base = match (last, base) {
-            (Some(last), Some(base)) if last.id == base.id || last.base.is_none() => Some(base.id),
-            _ => None,
-        };
+        let base = all.iter().find(|other| other.is_sound()).map(|base| base.id);
+        let failed = |base| all.iter().any(|other| other.state == State::Failed && other.base == Some(base));
+        snapshot.base = base.filter(|base| !failed(*base));
         snapshot.state = State::Reading;
         let from = if snapshot.base.is_some() { "the last one" } else { "the cluster" };
         tracing::info!(%cluster, snapshot = %snapshot.id, parts = snapshot.parts.len(), "snapshot: begins, from {from}");
@@ -241,7 +241,6 @@ impl Task {
         };
         let (streams, gaps) = (catalog.streams(cluster).await?, catalog.gaps(cluster).await?);
         let snapshots: Vec<_> = base.into_iter().collect();
-        let stored = Stored { streams: &streams, gaps: &gaps, snapshots: &snapshots };
         let mut bases = Vec::with_capacity(snapshot.parts.len());
         for part in &snapshot.parts {
             let reached = catalog.last_segment(cluster, &part.id).await?.map(|last| last.last.time);
@@ -249,7 +248,8 @@ impl Task {
             let stands = snapshots.first().and_then(|base| base.data(&part.id)).copied().filter(|data| {
                 let touched =
                     |gap: &&stillpoint_core::stream::Gap| gap.part == part.id && gap.touches(data.stream, time);
-                !stored.gaps.iter().any(|gap| touched(&gap))
+                let kept = streams.iter().any(|stream| stream.part == part.id && stream.is_kept_from(data.stream));
+                kept && !gaps.iter().any(|gap| touched(&gap))
             });
             bases.push(part.read.or(stands));
         }
@@ -260,7 +260,11 @@ impl Task {
     async fn read(&self, snapshot: &mut Snapshot) -> Result<(), SnapshotError> {
         let bases = self.bases(snapshot).await?;
         let vault = self.setup.vault.vault().await?.clone();
-        let links = if bases.contains(&None) { self.parts().await? } else { Vec::new() };
+        let links = self.parts().await?;
+        // What is stored of a shard that was removed never reaches the time of the others.
+        if let Some(gone) = snapshot.parts.iter().find(|part| !links.iter().any(|link| link.id == part.id)) {
+            return Err(SnapshotError::NoPart(gone.id.clone()));
+        }
         let permits = Semaphore::new(self.setup.snapshots.parts_at_once);
         let missing =
             snapshot.parts.iter().zip(&bases).filter(|(_, base)| base.is_none()).map(|(part, _)| part.id.clone());
@@ -283,9 +287,10 @@ impl Task {
                 Ok((id, reader.read().await?))
             }
         });
-        // What was read of one is kept though another failed.
+        // What was read of one is kept though another failed, and noted at once.
         let mut failed = None;
-        for read in join_all(reads).await {
+        let mut reads: FuturesUnordered<_> = reads.collect();
+        while let Some(read) = reads.next().await {
             match read {
                 Ok((id, (data, names))) => {
                     if let Some(part) = snapshot.parts.iter_mut().find(|part| part.id == id) {
@@ -335,19 +340,25 @@ impl Task {
         let vault = self.setup.vault.vault().await?.clone();
         let permits = Semaphore::new(self.setup.snapshots.parts_at_once);
         let left = snapshot.parts.iter().zip(bases).filter(|(part, _)| part.data.is_none());
-        let folds: Vec<_> = left
+        let mut folds: FuturesUnordered<_> = left
             .map(|(part, base)| {
                 let (id, vault, permits) = (part.id.clone(), vault.clone(), &permits);
+                let from = snapshot.base.filter(|_| part.read.is_none());
                 async move {
                     let _permit = permits.acquire().await;
                     let base = base.ok_or_else(|| SnapshotError::CutOff(id.clone()))?;
-                    let made = self.fold_part(&vault, &id, &base, cut).await?;
-                    Ok((id, made))
+                    match self.fold_part(&vault, &id, &base, cut).await {
+                        Ok(made) => Ok((id, made)),
+                        Err(why) => {
+                            self.blame(from, &why).await?;
+                            Err(why)
+                        }
+                    }
                 }
             })
             .collect();
         let mut failed = None;
-        for folded in join_all(folds).await {
+        while let Some(folded) = folds.next().await {
             match folded {
                 Ok((id, (data, names))) => {
                     if let Some(part) = snapshot.parts.iter_mut().find(|part| part.id == id) {
@@ -374,6 +385,15 @@ impl Task {
         Ok(())
     }
 
+    /// Notes what a fold found of the snapshot that it went on from.
+    async fn blame(&self, base: Option<SnapshotId>, why: &SnapshotError) -> Result<(), SnapshotError> {
+        let Some(base) = base.filter(|_| check::is_damage(why)) else { return Ok(()) };
+        match self.setup.catalog.note_damage(self.lease.cluster, base, Some(&why.to_string())).await {
+            Ok(()) | Err(CatalogError::Gone(_)) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     async fn fold_part(
         &self,
         vault: &Vault,
@@ -390,7 +410,7 @@ impl Task {
             StoredOplog::new(catalog.clone(), Arc::new(vault.clone()), self.setup.clock.clone(), cluster, part.clone());
         let handle = Handle::current();
         let packs = Packs::new(handle.clone(), vault.clone(), cluster, part)?;
-        let packer = Packer::new(handle.clone(), vault.clone(), cluster, part)?;
+        let packer = Packer::new(handle.clone(), catalog.clone(), vault.clone(), cluster, part)?;
         let stop = self.stop.clone();
         let source = Source { handle, part: part.clone(), packs, base: from, oplog, room, stop };
         let made = blocking(move || {
@@ -402,7 +422,7 @@ impl Task {
         let stream = stream_from(&**catalog, cluster, part, cut).await?;
         let about =
             About { cluster, part, at: cut, stream, made: self.setup.now(), base: Some(base.manifest), compatibility };
-        store(vault, part, made.manifest(&about)?, made.stored(), made.names()).await
+        store(&**catalog, vault, part, made.manifest(&about)?, made.stored(), made.names()).await
     }
 }
 
@@ -413,15 +433,19 @@ pub(crate) async fn stream_from(
     part: &PartId,
     at: ClusterTime,
 ) -> Result<ClusterTime, SnapshotError> {
-    if let Some(before) = catalog.segment_before(cluster, part, at).await? {
-        return Ok(may_go_before(&before));
-    }
     let stream = catalog.stream(cluster, part).await?;
-    stream.map(|stream| stream.from).ok_or_else(|| SnapshotError::NotCaptured(part.clone()))
+    let stream = stream.ok_or_else(|| SnapshotError::NotCaptured(part.clone()))?;
+    Ok(match catalog.segment_before(cluster, part, at).await? {
+        // The last one before may be of before a gap, since which all is there that is open.
+        Some(before) if at >= stream.complete_from => may_go_before(&before).max(stream.from),
+        Some(before) => may_go_before(&before),
+        None => stream.from,
+    })
 }
 
 /// Stores a part's manifest; what there is to say of it, and the names of all its blobs.
 async fn store(
+    catalog: &dyn Catalog,
     vault: &Vault,
     part: &PartId,
     manifest: Manifest,
@@ -432,7 +456,7 @@ async fn store(
     let (cluster, at, stream) = (manifest.cluster, manifest.latest, manifest.stream);
     let collections = manifest.collections.len() as u64;
     let bytes = blocking(move || Ok(manifest.write()?)).await?;
-    let put = vault.put(&place, bytes.into()).await?;
+    let put = pack::put(catalog, vault, &place, bytes.into()).await?;
     let data = Data {
         manifest: put.blob,
         at,

@@ -1,13 +1,17 @@
 //! Chunks and nodes into packs, and packs into the vault, from a thread that may wait for it.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
+use bytes::Bytes;
+
+use stillpoint_catalog::Catalog;
 use stillpoint_core::ClusterId;
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::stream::BlobId;
 use stillpoint_snapshot::writer::{DEFAULT_LEVEL, DEFAULT_PACK};
 use stillpoint_snapshot::{Chunk, Next, Node, Reference, Root, Sealed, TreeBuilder, Unplaced, Writer, pack};
-use stillpoint_vault::{Stored, Vault, VaultError};
+use stillpoint_vault::{Stored, Vault};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -16,13 +20,21 @@ use super::SnapshotError;
 /// Packs that are being stored at once.
 const UNDER_WAY: usize = 2;
 
+/// Stores a blob. It may be there already and be doomed: then it is no longer, until it is noted.
+pub async fn put(catalog: &dyn Catalog, vault: &Vault, place: &str, content: Bytes) -> Result<Stored, SnapshotError> {
+    let id = vault.id_of(content.clone()).await;
+    catalog.keep_blob(&format!("{place}-{id}")).await?;
+    Ok(vault.put(place, content).await?)
+}
+
 /// Packs that are being filled and stored.
 pub struct Packer {
     handle: Handle,
+    catalog: Arc<dyn Catalog>,
     vault: Vault,
     place: String,
     writer: Writer,
-    under_way: VecDeque<(u64, JoinHandle<Result<Stored, VaultError>>)>,
+    under_way: VecDeque<(u64, JoinHandle<Result<Stored, SnapshotError>>)>,
     stored: u64,
     /// The packs of what was stored or kept.
     packs: BTreeSet<BlobId>,
@@ -38,9 +50,16 @@ pub struct Packed {
 }
 
 impl Packer {
-    pub fn new(handle: Handle, vault: Vault, cluster: ClusterId, part: &PartId) -> Result<Packer, SnapshotError> {
+    pub fn new(
+        handle: Handle,
+        catalog: Arc<dyn Catalog>,
+        vault: Vault,
+        cluster: ClusterId,
+        part: &PartId,
+    ) -> Result<Packer, SnapshotError> {
         Ok(Packer {
             handle,
+            catalog,
             vault,
             place: pack::place(cluster, part),
             writer: Writer::new(DEFAULT_LEVEL, DEFAULT_PACK)?,
@@ -84,8 +103,8 @@ impl Packer {
                     if self.under_way.len() >= UNDER_WAY {
                         self.wait()?;
                     }
-                    let (vault, place) = (self.vault.clone(), self.place.clone());
-                    let task = self.handle.spawn(async move { vault.put(&place, bytes.into()).await });
+                    let (catalog, vault, place) = (self.catalog.clone(), self.vault.clone(), self.place.clone());
+                    let task = self.handle.spawn(async move { put(&*catalog, &vault, &place, bytes.into()).await });
                     self.under_way.push_back((number, task));
                 }
             }

@@ -241,7 +241,7 @@ impl PartReader {
             reader: self,
             handle,
             listed,
-            packer: Packer::new(handle.clone(), self.vault.clone(), cluster, part)?,
+            packer: Packer::new(handle.clone(), self.setup.catalog.clone(), self.vault.clone(), cluster, part)?,
             begun: Instant::now(),
             bytes: 0,
             read: Vec::new(),
@@ -290,9 +290,9 @@ impl PartReader {
         let settled = pieces.values().flatten().flat_map(|one| &one.pieces).map(|piece| piece.settled);
         let latest = settled.chain(gone.values().copied()).max().unwrap_or(at).max(at);
         let stream = stream_from(&**catalog, cluster, part, at).await?;
-        let (handle, vault, id) = (Handle::current(), self.vault.clone(), part.clone());
+        let (handle, vault, id, records) = (Handle::current(), self.vault.clone(), part.clone(), catalog.clone());
         let (told, packed, names) = blocking(move || {
-            let mut packer = Packer::new(handle.clone(), vault.clone(), cluster, &id)?;
+            let mut packer = Packer::new(handle.clone(), records, vault.clone(), cluster, &id)?;
             let mut packs = Packs::new(handle, vault, cluster, &id)?;
             let mut told = Vec::new();
             // In the order of the UUIDs, a collection's pieces in theirs.
@@ -328,7 +328,7 @@ impl PartReader {
             keys: key::VERSION,
             collections: told,
         };
-        super::store(&self.vault, part, manifest, stored + packed, names).await
+        super::store(&**catalog, &self.vault, part, manifest, stored + packed, names).await
     }
 }
 
@@ -416,8 +416,13 @@ impl Haul<'_> {
             Way::Capped => self.at_once(&todo, at, When::NotBefore(at)),
         };
         match read {
-            Err(SnapshotError::Read(ReadError::Gone { .. })) => {
+            Err(SnapshotError::Read(gone @ ReadError::Gone { .. })) => {
+                // The member may know of a drop that no majority has yet, and that may be rolled back.
                 let at = self.handle.block_on(link.committed())?.max(at);
+                let there = listed(&self.handle.block_on(link.catalogue_at(at))?)?;
+                if there.iter().any(|(uuid, _)| *uuid == todo.uuid) {
+                    return Err(gone.into());
+                }
                 let collection = bson::Uuid::from_bytes(todo.uuid.0).to_string();
                 self.gone.push(Record::Gone { collection, at });
                 Ok(())

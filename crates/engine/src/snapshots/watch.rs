@@ -84,9 +84,16 @@ async fn verify_next(
         let link = links.iter().find(|link| link.id == part.id);
         parts.push(match (base, link) {
             (Some(base), Some(link)) => {
-                let source = archive.source(&part.id, &base, time).await?;
-                let stored = verify::stored(source, time).await?;
-                verify::compare(&stored, link, time).await?
+                let stored = async { verify::stored(archive.source(&part.id, &base, time).await?, time).await };
+                match stored.await {
+                    Ok(stored) => verify::compare(&stored, link, time).await?,
+                    // It will not be otherwise the next time.
+                    Err(why) if why.is_lasting() => {
+                        tracing::error!(%cluster, checkpoint = %checkpoint.id, error = %why, "verification: it cannot be folded");
+                        nothing(&format!("what is stored of it cannot be read or folded: {why}"))
+                    }
+                    Err(why) => return Err(why),
+                }
             }
             (None, _) => nothing("it cannot be restored any more"),
             (_, None) => nothing("it is not in the cluster any more"),

@@ -95,13 +95,17 @@ async fn check(config: &Config, output: &Output, of: &AnyCluster) -> Result<(), 
     output.print(&document(&report, &snapshots), || format!("{}\n{}", text(&report), text_of(&snapshots)));
     match report.is_whole() && snapshots.damaged.is_empty() {
         true => Ok(()),
-        false => Err(CliError::Failed(format!(
-            "{} segments missing and {} damaged, {} snapshots damaged: put the blobs back from a backup of the vault and \
-             check again; times that need them cannot be restored",
-            report.missing,
-            report.damaged,
-            snapshots.damaged.len()
-        ))),
+        false => {
+            let of_snapshots = match snapshots.damaged.len() {
+                0 => String::new(),
+                damaged => format!(", {damaged} snapshots damaged"),
+            };
+            Err(CliError::Failed(format!(
+                "{} missing and {} damaged{of_snapshots}: put them back from a backup of the vault and check again; times \
+                 that need them cannot be restored",
+                report.missing, report.damaged
+            )))
+        }
     }
 }
 

@@ -52,6 +52,7 @@ async fn seeded() -> Operator {
             began: created,
             ended: None,
             unresolved: None,
+            kept_from: None,
         };
         catalog.begin_stream(&lease, &stream, None).await.unwrap();
         let segment = Segment {

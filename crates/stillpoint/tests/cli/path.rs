@@ -87,6 +87,7 @@ fn without_a_server(operator: &Operator) {
             "nextDue",
             "capture",
             "gaps",
+            "snapshots",
             "attention"
         ]
     );

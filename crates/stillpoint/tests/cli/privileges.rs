@@ -81,7 +81,8 @@ async fn what_is_missing_is_named_and_what_is_printed_grants_it() {
     ran.fails_with_result(1, "1 problem keeps");
     let [problem] = &problems(&ran)[..] else { panic!("{ran:?}") };
     assert_eq!(problem["part"], "shard rs1");
-    let says = "the user \"stillpoint\" may not write a note into the oplog (action `appendOplogNote` on the cluster)";
+    let says = "the user \"stillpoint\" may not read the collections (action `find` on every collection); nor write a note \
+                into the oplog (action `appendOplogNote` on the cluster)";
     assert_eq!(problem["what"], says);
     let remedy: Vec<_> = problem["remedy"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
     assert!(remedy.iter().any(|line| line.contains("updateRole instead of createRole")), "{remedy:?}");

@@ -78,6 +78,7 @@ impl World {
             began: Timestamp::UNIX_EPOCH,
             ended: None,
             unresolved: None,
+            kept_from: None,
         };
         self.catalog.begin_stream(&self.lease, &stream, gap).await.unwrap();
     }

@@ -106,6 +106,7 @@ impl<'a> Store<'a> {
             began: ago(3600),
             ended: None,
             unresolved: None,
+            kept_from: None,
         };
         self.catalog.begin_stream(&self.lease, &stream, None).await.unwrap();
     }
