@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use stillpoint_catalog::{Catalog, Lease, Page};
-use stillpoint_core::checkpoint::{Checkpoint, Failure, PartId, Reason, State};
+use stillpoint_core::checkpoint::{Checkpoint, Failure, Part, PartId, Reason, State};
 use stillpoint_core::snapshot::{self, Data};
 use stillpoint_core::stream::{Gap, GapCause, OpenTransaction, Segment, Stream, place};
 use stillpoint_core::{CheckpointId, ClusterTime, OpTime, SnapshotId};
@@ -436,5 +436,48 @@ async fn a_pack_that_no_record_names_goes_after_two_graces() {
     for (hours, left) in [(20, 1), (25, 1), (60, 0)] {
         sweep_once(&world.setup(hours)).await.unwrap();
         assert_eq!(world.packs().await, left, "after {hours} hours");
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_alone_makes_a_kept_checkpoint_restorable_stays() {
+    let world = World::new().await;
+    for hour in 0..100 {
+        world.segment(hour, hour + 1, vec![]).await;
+    }
+    world.snapshot(8, 10, 20).await;
+    // After it there is a gap: what is later goes on from the second one, which is soon over.
+    let gap = Gap {
+        part: PART,
+        after: world.time(12),
+        until: world.time(14),
+        cause: GapCause::RolledOver,
+        found: world.after(14),
+        detail: String::new(),
+    };
+    world.catalog.add_gap(world.lease.cluster, &gap).await.unwrap();
+    let second = world.snapshot(14, 15, 20).await;
+    world.snapshot(80, 82, 90).await;
+    let mut setup = world.setup(95);
+    setup.retention.checkpoints = SignedDuration::from_hours(1000);
+    world.checkpoint(11).await;
+    let completed = world.completed(16).await;
+    expire_once(&setup, &world.lease).await.unwrap();
+    assert!(world.snapshots().await.contains(&second));
+    // Without that checkpoint nothing needs it.
+    world.catalog.delete_checkpoint(world.lease.cluster, completed).await.unwrap();
+    expire_once(&setup, &world.lease).await.unwrap();
+    assert!(!world.snapshots().await.contains(&second));
+}
+
+impl World {
+    async fn completed(&self, hour: i64) -> CheckpointId {
+        let (id, cut) = (CheckpointId::new(self.after(hour), 2), self.time(hour));
+        let queued = Checkpoint::queued(id, self.lease.cluster, self.after(hour));
+        let part = Part { id: PART, replica_set: "set".into(), term: None, token: None };
+        let ended = Some(self.after(hour));
+        let record = Checkpoint { state: State::Completed, ended, cut: Some(cut), parts: vec![part], ..queued };
+        self.catalog.queue_checkpoint(&record).await.unwrap();
+        id
     }
 }
