@@ -70,6 +70,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const AFTER_FAILURE: Duration = Duration::from_secs(900);
 /// Those that are looked at to see how many failed one after the other.
 const RECENT: Page = Page { skip: 0, take: 5 };
+/// From one look whether the stored oplogs reach far enough to the next: the shards are asked for, too.
+const WAIT: Duration = Duration::from_secs(1);
 /// How long the stored oplogs may need to reach a time before somebody should know.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -100,18 +102,17 @@ pub(crate) async fn take(setup: Setup, lease: Lease, connection: Arc<Connection>
     let mut failures = 0;
     while !task.stop.is_cancelled() {
         let done = match task.next().await {
-            Ok(Some(snapshot)) => task.advance(snapshot).await,
-            Ok(None) => Ok(false),
+            Ok(Some(snapshot)) => task.advance(snapshot).await.map(|more| if more { Duration::ZERO } else { WAIT }),
+            Ok(None) => Ok(task.setup.poll),
             Err(why) => Err(why),
         };
         let pause = match done {
-            Ok(true) => {
+            Ok(pause) => {
                 failures = 0;
-                continue;
-            }
-            Ok(false) => {
-                failures = 0;
-                task.setup.poll
+                if pause.is_zero() {
+                    continue;
+                }
+                pause
             }
             Err(SnapshotError::Catalog(CatalogError::Fenced | CatalogError::Gone(_))) => return,
             Err(SnapshotError::Stopped) if task.stop.is_cancelled() => return,

@@ -17,6 +17,10 @@ const LIMIT: Duration = Duration::from_secs(300);
 const SEED: &str = "20261124";
 /// Of each kind, for each operation.
 const EXAMPLES: &str = "25";
+/// Of version 2 a client may make 1,200 requests at once, and 500 more after a minute.
+const V2_RATE: &str = "1100/m";
+/// So that they are not many more in all.
+const V2_EXAMPLES: &str = "10";
 /// Known to Schemathesis; few, since it tries each of them.
 const CHECKPOINTS: usize = 20;
 const PHASES: [&str; 4] = ["Examples", "Coverage", "Fuzzing", "Stateful"];
@@ -26,7 +30,7 @@ fn schemathesis(server: &Server, description: &Path, published: bool, arguments:
     let seed = &server.seed;
     let known = json!({
         "groupId": [seed.project], "clusterName": [CLUSTER], "clusterId": [seed.cluster],
-        "checkpointId": seed.checkpoints[..CHECKPOINTS],
+        "checkpointId": seed.checkpoints[..CHECKPOINTS], "snapshotId": seed.snapshots,
     });
     let mut command = python();
     command.args(["-m", "schemathesis.cli", "run", "--url", &server.base, "--seed", SEED]);
@@ -52,15 +56,25 @@ fn schemathesis(server: &Server, description: &Path, published: bool, arguments:
     }
 }
 
-#[tokio::test]
-async fn its_own_description() {
+async fn own(arguments: &[&str]) {
     let server = Server::with_a_cluster_that_fails_at_once().await;
     let url = format!("{}/api/openapi.json", server.base);
     let reply = DigestClient::new(&owner()).send("GET", &url, "", None).await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     let description = server.folder().join("openapi.json");
     std::fs::write(&description, reply.text).unwrap();
-    schemathesis(&server, &description, false, &[]);
+    schemathesis(&server, &description, false, arguments);
+}
+
+#[tokio::test]
+async fn its_own_description() {
+    own(&["--exclude-path-regex", "^/api/atlas/v2/"]).await;
+}
+
+#[tokio::test]
+async fn its_own_description_of_version_2() {
+    let few = ["--rate-limit", V2_RATE, "--max-examples", V2_EXAMPLES];
+    own(&[&["--include-path-regex", "^/api/atlas/v2/"], &few[..]].concat()).await;
 }
 
 /// The part of the published description of version 2 that the server has. It is not ours to copy, so it

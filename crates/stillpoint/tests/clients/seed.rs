@@ -1,5 +1,5 @@
 //! What the server finds in its catalog: a project with two keys, and a cluster that cannot be reached
-//! with 250 completed checkpoints.
+//! with 250 completed checkpoints and 20 snapshots.
 
 use std::path::Path;
 
@@ -7,10 +7,13 @@ use jiff::{SignedDuration, Timestamp};
 use stillpoint_catalog::sqlite::SqliteCatalog;
 use stillpoint_catalog::{Catalog, Cluster, Credential, CredentialKind, Project};
 use stillpoint_core::checkpoint::{Checkpoint, Found, Part, PartId, PutBack, Released, State, Token};
-use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, CredentialId, ProjectId, Role};
+use stillpoint_core::snapshot::{self, Data, Snapshot};
+use stillpoint_core::stream::BlobId;
+use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, CredentialId, ProjectId, Role, SnapshotId};
 
 /// More than two pages of the usual length.
 const CHECKPOINTS: u64 = 250;
+const SNAPSHOTS: u64 = 20;
 /// The secrets. None of them may be in anything that is printed.
 const OWNER: (&str, &str) = ("owneraaa", "0a54d1f2-4d1e-4f0b-9d62-owners-secret");
 const READER: (&str, &str) = ("readeraa", "7c3b9e80-52aa-4c11-8f0e-readers-secret");
@@ -30,6 +33,7 @@ pub struct Seed {
     pub cluster: ClusterId,
     /// Newest first.
     pub checkpoints: Vec<CheckpointId>,
+    pub snapshots: Vec<SnapshotId>,
 }
 
 /// `public:private` of the key that may write.
@@ -91,7 +95,30 @@ impl Seed {
             catalog.queue_checkpoint(&checkpoint).await.unwrap();
             checkpoints.insert(0, checkpoint.id);
         }
-        Seed { catalog, project, cluster, checkpoints }
+        let mut snapshots = Vec::new();
+        for n in 0..SNAPSHOTS {
+            let ended = created + SignedDuration::from_hours(6 * n as i64);
+            let snapshot = complete(SnapshotId::new(ended, n), cluster, ended);
+            catalog.queue_snapshot(&snapshot).await.unwrap();
+            snapshots.push(snapshot.id);
+        }
+        Seed { catalog, project, cluster, checkpoints, snapshots }
+    }
+}
+
+/// A snapshot of a shard and the config servers.
+fn complete(id: SnapshotId, cluster: ClusterId, ended: Timestamp) -> Snapshot {
+    let at = ClusterTime::new(ended.as_second() as u32, 1);
+    let manifest = BlobId([7; 32]);
+    let data = Data { manifest, at, stream: at, collections: 2, documents: 3, bytes: 400, stored: 200 };
+    let part =
+        |id, replica_set: &str| snapshot::Part { id, replica_set: replica_set.into(), read: None, data: Some(data) };
+    Snapshot {
+        state: snapshot::State::Completed,
+        ended: Some(ended),
+        cut: Some(at),
+        parts: vec![part(PartId::Shard("rs0".into()), "rs0"), part(PartId::ConfigServers, "cfg")],
+        ..Snapshot::queued(id, cluster, ended)
     }
 }
 

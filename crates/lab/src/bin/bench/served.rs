@@ -26,9 +26,9 @@ impl Served {
         let seeds = seed::sow(dir.path()).await?;
         let free = Port::free()?;
         let port = free.number();
-        let config = configure(dir.path(), port, "off", ON_DEMAND)?;
         // The seed's checkpoints are old.
-        let text = std::fs::read_to_string(&config)? + "keep = \"87840h\"\n";
+        let config = configure(dir.path(), port, "off", &format!("keep = \"87840h\"\n\n{ON_DEMAND}"))?;
+        let text = std::fs::read_to_string(&config)?;
         std::fs::write(&config, text.replace("[server]\n", &format!("[server]\nconnections = {CONNECTIONS}\n")))?;
         let mut server = Server::start(binary, dir.path(), &config, free)?;
         server.wait_until_it_answers().await?;
