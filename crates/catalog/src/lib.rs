@@ -11,11 +11,13 @@
 //! way out, see [`seal`].
 //!
 //! # Layout
+//! - `holdings`: what is stored of a cluster, for the question what can be restored
 //! - [`records`]: what is kept
 //! - [`seal`]: encryption of secrets with the key file
 //! - [`sqlite`]: the embedded catalog
 //! - `tests/conformance`: the suite that every implementation runs
 
+mod holdings;
 pub mod records;
 pub mod seal;
 pub mod sqlite;
@@ -34,6 +36,7 @@ use stillpoint_core::{
     CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime, ProjectId, Role, SnapshotId, VaultId,
 };
 
+pub use holdings::Holdings;
 pub use records::{
     AccessToken, AuditEntry, Cluster, Credential, CredentialKind, Lease, LeaseState, Organization, Page, Project,
     SegmentTotals,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
-use stillpoint_catalog::{CatalogError, Lease, Page};
+use stillpoint_catalog::{CatalogError, Holdings, Lease, Page};
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::coverage::{Stored, may_go_before};
 use stillpoint_core::keeping::{keep_from, may_go};
@@ -85,18 +85,17 @@ pub(crate) async fn expire(setup: Setup, lease: Lease, stop: CancellationToken) 
 async fn expire_once(setup: &Setup, lease: &Lease) -> Result<(), CatalogError> {
     let (catalog, cluster) = (&setup.catalog, lease.cluster);
     let Some(now) = now(setup, cluster).await? else { return Ok(()) };
-    let window = SignedDuration::from_hours(i64::from(catalog.schedule(cluster).await?.point_in_time_window_hours));
+    let schedule = catalog.schedule(cluster).await?;
+    let window = SignedDuration::from_hours(i64::from(schedule.point_in_time_window_hours));
     let checkpoints = window.max(setup.retention.checkpoints);
     for id in catalog.expired_checkpoints(cluster, earlier(now, checkpoints), BATCH).await? {
         catalog.delete_checkpoint(cluster, id).await?;
         tracing::info!(checkpoint = %id, "checkpoint: its time is over");
     }
-    let schedule = catalog.schedule(cluster).await?;
     let keep_from = keep_from(&schedule, catalog.oldest_cut(cluster).await?, now);
-    let mut snapshots = catalog.snapshots(cluster, Page::ALL).await?;
+    let Holdings { streams, gaps, mut snapshots } = Holdings::of(&**catalog, cluster).await?;
     let failed = |snapshot: &Snapshot| snapshot.state == State::Failed && snapshot.ended < Some(earlier(now, window));
     let failed: Vec<_> = snapshots.iter().filter(|snapshot| failed(snapshot)).map(|snapshot| snapshot.id).collect();
-    let (streams, gaps) = (catalog.streams(cluster).await?, catalog.gaps(cluster).await?);
     let checkpoints = catalog.checkpoints(cluster, Page::ALL).await?;
     let restorable = |snapshots: &[Snapshot]| {
         let stored = Stored { streams: &streams, gaps: &gaps, snapshots };
@@ -130,7 +129,7 @@ async fn expire_once(setup: &Setup, lease: &Lease) -> Result<(), CatalogError> {
             tracing::info!(%cluster, part = %stream.part, segments = gone, %before, "retention: segments that nothing needs");
         }
     }
-    for gap in catalog.gaps(cluster).await?.into_iter().filter(|gap| gap.until < keep_from) {
+    for gap in gaps.into_iter().filter(|gap| gap.until < keep_from) {
         // While segments from before it are kept, it says why those after it do not follow them.
         let oldest = oldest(&**catalog, cluster, &gap.part).await?;
         if oldest.is_none_or(|oldest| gap.until <= oldest.first.time) {

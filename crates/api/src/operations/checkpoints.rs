@@ -3,11 +3,9 @@
 use http::header::LOCATION;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
-use stillpoint_catalog::{CatalogError, Page};
+use stillpoint_catalog::{CatalogError, Holdings, Page};
 use stillpoint_core::checkpoint::{Checkpoint, State};
 use stillpoint_core::coverage::Stored;
-use stillpoint_core::snapshot::Snapshot;
-use stillpoint_core::stream::{Gap, Stream};
 use stillpoint_core::{CheckpointId, ClusterId, Role};
 
 use super::{Access, Call, Operation, Query, RequestBody, VERSIONS};
@@ -109,8 +107,8 @@ async fn list(call: &Call) -> Result<Reply, Refusal> {
     };
 
     let place = call.place(&cluster)?;
-    let kept = Kept::of(call, cluster.id, &found).await?;
-    let view = |checkpoint| View { place: &place, checkpoint, stored: kept.stored() };
+    let held = holdings(call, cluster.id, &found).await?;
+    let view = |checkpoint| View { place: &place, checkpoint, stored: held.stored() };
     let items = found.iter().map(|checkpoint| CheckpointDocument::item(&view(checkpoint))).collect();
     call.list(&place.checkpoints_url, paging, items, more, total_count)
 }
@@ -120,34 +118,16 @@ async fn get(call: &Call) -> Result<Reply, Refusal> {
     let id = id(call)?;
     let checkpoint = call.catalog().checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(id, call))?;
     let place = call.place(&cluster)?;
-    let kept = Kept::of(call, cluster.id, std::slice::from_ref(&checkpoint)).await?;
-    let view = View { place: &place, checkpoint: &checkpoint, stored: kept.stored() };
+    let held = holdings(call, cluster.id, std::slice::from_ref(&checkpoint)).await?;
+    let view = View { place: &place, checkpoint: &checkpoint, stored: held.stored() };
     call.one(StatusCode::OK, &CheckpointDocument::one(&view))
 }
 
 /// What their restorability depends on, read once for all of them; nothing where it makes no difference.
-#[derive(Default)]
-struct Kept {
-    streams: Vec<Stream>,
-    gaps: Vec<Gap>,
-    snapshots: Vec<Snapshot>,
-}
-
-impl Kept {
-    async fn of(call: &Call, cluster: ClusterId, found: &[Checkpoint]) -> Result<Kept, Refusal> {
-        if !found.iter().any(|checkpoint| checkpoint.state == State::Completed) {
-            return Ok(Kept::default());
-        }
-        let streams = call.catalog().streams(cluster).await?;
-        if streams.is_empty() {
-            return Ok(Kept::default());
-        }
-        let gaps = call.catalog().gaps(cluster).await?;
-        Ok(Kept { streams, gaps, snapshots: call.catalog().snapshots(cluster, Page::ALL).await? })
-    }
-
-    fn stored(&self) -> Stored<'_> {
-        Stored { streams: &self.streams, gaps: &self.gaps, snapshots: &self.snapshots }
+async fn holdings(call: &Call, cluster: ClusterId, found: &[Checkpoint]) -> Result<Holdings, Refusal> {
+    match found.iter().any(|checkpoint| checkpoint.state == State::Completed) {
+        true => Ok(Holdings::of(call.catalog(), cluster).await?),
+        false => Ok(Holdings::default()),
     }
 }
 

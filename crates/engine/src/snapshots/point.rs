@@ -1,13 +1,11 @@
 //! A point in time of a cluster, from what is stored.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use stillpoint_catalog::{Catalog, CatalogError, Page};
+use stillpoint_catalog::{Catalog, CatalogError, Holdings};
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::coverage::{Obstacle, Stored};
-use stillpoint_core::snapshot::{Data, Snapshot};
-use stillpoint_core::stream::{Gap, Stream};
+use stillpoint_core::snapshot::Data;
 use stillpoint_core::{ClusterId, ClusterTime};
 use stillpoint_vault::Vault;
 use tokio::runtime::Handle;
@@ -27,30 +25,24 @@ pub struct Archive {
     pub cluster: ClusterId,
     pub room: Room,
     pub stop: CancellationToken,
-    streams: Vec<Stream>,
-    gaps: Vec<Gap>,
-    snapshots: Vec<Snapshot>,
+    held: Holdings,
 }
 
 impl Archive {
-    /// Temporary files go to `folder`.
     pub async fn open(
         catalog: Arc<dyn Catalog>,
         vault: Vault,
         clock: Clock,
         cluster: ClusterId,
-        folder: PathBuf,
+        room: Room,
     ) -> Result<Archive, CatalogError> {
-        let (streams, gaps) = (catalog.streams(cluster).await?, catalog.gaps(cluster).await?);
-        let snapshots = catalog.snapshots(cluster, Page::ALL).await?;
-        let room = Room { folder, ..super::Snapshots::default().room };
-        let stop = CancellationToken::new();
-        Ok(Archive { catalog, vault, clock, cluster, room, stop, streams, gaps, snapshots })
+        let held = Holdings::of(&*catalog, cluster).await?;
+        Ok(Archive { catalog, vault, clock, cluster, room, stop: CancellationToken::new(), held })
     }
 
     /// The parts that the cluster had at a time, as far as a snapshot tells; none if none is old enough.
     pub fn parts(&self, time: ClusterTime) -> Vec<PartId> {
-        let sound = self.snapshots.iter().filter(|snapshot| snapshot.is_sound());
+        let sound = self.held.snapshots.iter().filter(|snapshot| snapshot.is_sound());
         let before = sound.filter(|snapshot| snapshot.cut.is_some_and(|cut| cut <= time));
         let newest = before.max_by_key(|snapshot| snapshot.cut);
         newest.map(|snapshot| snapshot.parts.iter().map(|part| part.id.clone()).collect()).unwrap_or_default()
@@ -58,8 +50,11 @@ impl Archive {
 
     /// The stored data that a part goes on from to a time.
     pub fn base(&self, part: &PartId, time: ClusterTime) -> Result<Data, Vec<Obstacle>> {
-        let stored = Stored { streams: &self.streams, gaps: &self.gaps, snapshots: &self.snapshots };
-        stored.base(part, time).copied()
+        self.stored().base(part, time).copied()
+    }
+
+    pub fn stored(&self) -> Stored<'_> {
+        self.held.stored()
     }
 
     /// All that a part's state at a time is made of.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use stillpoint_catalog::{CatalogError, Lease, Page};
 use stillpoint_core::checkpoint::{Checkpoint, State};
-use stillpoint_core::coverage::Stored;
 use stillpoint_core::verification::{PartVerification, Verdict, Verification};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -64,15 +63,11 @@ async fn verify_next(
     if waiting.is_empty() {
         return Ok(false);
     }
-    let (streams, gaps) = (catalog.streams(cluster).await?, catalog.gaps(cluster).await?);
-    let snapshots = catalog.snapshots(cluster, Page::ALL).await?;
-    let stored = Stored { streams: &streams, gaps: &gaps, snapshots: &snapshots };
-    let Some(checkpoint) = waiting.into_iter().find(|one| stored.restorable(one)) else { return Ok(false) };
+    let (vault, room) = (setup.vault.vault().await?.clone(), setup.snapshots.room.clone());
+    let mut archive = Archive::open(catalog.clone(), vault, setup.clock.clone(), cluster, room).await?;
+    archive.stop = stop.clone();
+    let Some(checkpoint) = waiting.into_iter().find(|one| archive.stored().restorable(one)) else { return Ok(false) };
     let Some(time) = checkpoint.cut else { return Ok(false) };
-    let vault = setup.vault.vault().await?.clone();
-    let folder = setup.snapshots.room.folder.clone();
-    let mut archive = Archive::open(catalog.clone(), vault, setup.clock.clone(), cluster, folder).await?;
-    (archive.room, archive.stop) = (setup.snapshots.room.clone(), stop.clone());
     let links = connection.link().await?.parts().await?;
     let mut parts = Vec::new();
     for part in &checkpoint.parts {

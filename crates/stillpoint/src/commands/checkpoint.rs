@@ -2,12 +2,10 @@
 
 use serde_json::Value;
 use stillpoint_api::{ATLAS_V1, Place, View, checkpoint_document};
-use stillpoint_catalog::{Catalog, Cluster, Page, Project};
+use stillpoint_catalog::{Catalog, Cluster, Holdings, Page, Project};
 use stillpoint_core::CheckpointId;
 use stillpoint_core::checkpoint::{Checkpoint, PutBack, State};
 use stillpoint_core::coverage::{Obstacle, Stored};
-use stillpoint_core::snapshot::Snapshot;
-use stillpoint_core::stream::{Gap, Stream};
 
 use crate::cli::CheckpointCommand;
 use crate::commands::taken::{LOOK_EVERY, cut, is_served, not_found, wait_for_server};
@@ -32,7 +30,7 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
                 true => queued,
                 false => follow(catalog, &cluster, &queued).await?,
             };
-            print(config, output, &project, &cluster, &ended, &Kept::of(catalog, &cluster).await?);
+            print(config, output, &project, &cluster, &ended, &Holdings::of(catalog, cluster.id).await?);
             match (&ended.state, &ended.failure) {
                 (State::Failed, Some(failure)) => Err(CliError::Failed(format!(
                     "the checkpoint failed. {} {}",
@@ -45,9 +43,9 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
         CheckpointCommand::List { of, limit } => {
             let (project, cluster) = of_cluster(catalog, &of).await?;
             let checkpoints = catalog.checkpoints(cluster.id, Page { skip: 0, take: limit }).await?;
-            let kept = Kept::of(catalog, &cluster).await?;
+            let held = Holdings::of(catalog, cluster.id).await?;
             let documents: Vec<_> =
-                checkpoints.iter().map(|c| document(config, &project, &cluster, c, &kept)).collect();
+                checkpoints.iter().map(|c| document(config, &project, &cluster, c, &held)).collect();
             output.print(&documents.into(), || {
                 let row = |c: &Checkpoint| {
                     vec![
@@ -55,7 +53,7 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
                         c.started.to_string(),
                         c.state.name().into(),
                         cut(c.cut),
-                        kept.stored().restorable(c).to_string(),
+                        held.stored().restorable(c).to_string(),
                     ]
                 };
                 let rows: Vec<_> = checkpoints.iter().map(row).collect();
@@ -67,45 +65,27 @@ pub async fn run(config: &Config, output: &Output, command: CheckpointCommand) -
             let (project, cluster) = of_cluster(catalog, &of).await?;
             let checkpoint =
                 catalog.checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(KIND, &project, &cluster, id))?;
-            print(config, output, &project, &cluster, &checkpoint, &Kept::of(catalog, &cluster).await?);
+            print(config, output, &project, &cluster, &checkpoint, &Holdings::of(catalog, cluster.id).await?);
             Ok(())
         }
         CheckpointCommand::Delete { of, id } => {
             let (project, cluster) = of_cluster(catalog, &of).await?;
             let checkpoint =
                 catalog.checkpoint(cluster.id, id).await?.ok_or_else(|| not_found(KIND, &project, &cluster, id))?;
-            let kept = Kept::of(catalog, &cluster).await?;
+            let held = Holdings::of(catalog, cluster.id).await?;
             catalog.delete_checkpoint(cluster.id, id).await?;
             audited(catalog, format!("checkpoint delete {id}")).await;
-            output.print(&document(config, &project, &cluster, &checkpoint, &kept), || format!("deleted {id}"));
+            output.print(&document(config, &project, &cluster, &checkpoint, &held), || format!("deleted {id}"));
             Ok(())
         }
     }
 }
 
-/// What of a cluster is stored.
-struct Kept {
-    streams: Vec<Stream>,
-    gaps: Vec<Gap>,
-    snapshots: Vec<Snapshot>,
-}
-
-impl Kept {
-    async fn of(catalog: &dyn Catalog, cluster: &Cluster) -> Result<Kept, CliError> {
-        let (streams, gaps) = (catalog.streams(cluster.id).await?, catalog.gaps(cluster.id).await?);
-        Ok(Kept { streams, gaps, snapshots: catalog.snapshots(cluster.id, Page::ALL).await? })
-    }
-
-    fn stored(&self) -> Stored<'_> {
-        Stored { streams: &self.streams, gaps: &self.gaps, snapshots: &self.snapshots }
-    }
-
-    /// What keeps a completed checkpoint from being restored.
-    fn obstacles(&self, checkpoint: &Checkpoint) -> Vec<Obstacle> {
-        match checkpoint.state {
-            State::Completed => self.stored().obstacles(checkpoint),
-            _ => Vec::new(),
-        }
+/// What keeps a completed checkpoint from being restored.
+fn obstacles(held: &Holdings, checkpoint: &Checkpoint) -> Vec<Obstacle> {
+    match checkpoint.state {
+        State::Completed => held.stored().obstacles(checkpoint),
+        _ => Vec::new(),
     }
 }
 
@@ -153,11 +133,11 @@ fn step(state: State) -> &'static str {
     }
 }
 
-fn document(config: &Config, project: &Project, cluster: &Cluster, checkpoint: &Checkpoint, kept: &Kept) -> Value {
+fn document(config: &Config, project: &Project, cluster: &Cluster, checkpoint: &Checkpoint, held: &Holdings) -> Value {
     let place = Place::new(&config.base_url(), &ATLAS_V1, project.id, cluster.id, &cluster.name);
     // Of what it lacks the command speaks in its own words.
-    let restorable = kept.stored().restorable(checkpoint);
-    let stored = if restorable { kept.stored() } else { Stored::default() };
+    let restorable = held.stored().restorable(checkpoint);
+    let stored = if restorable { held.stored() } else { Stored::default() };
     checkpoint_document(&View { place: &place, checkpoint, stored })
 }
 
@@ -169,20 +149,27 @@ fn operators(obstacle: &Obstacle) -> String {
     }
 }
 
-fn print(config: &Config, output: &Output, project: &Project, cluster: &Cluster, checkpoint: &Checkpoint, kept: &Kept) {
-    let obstacles = kept.obstacles(checkpoint);
+fn print(
+    config: &Config,
+    output: &Output,
+    project: &Project,
+    cluster: &Cluster,
+    checkpoint: &Checkpoint,
+    held: &Holdings,
+) {
+    let obstacles = obstacles(held, checkpoint);
     // The published document has no place for it.
     if output.json {
         obstacles.iter().for_each(|obstacle| eprintln!("not restorable: {}", operators(obstacle)));
     }
-    output.print(&document(config, project, cluster, checkpoint, kept), || {
+    output.print(&document(config, project, cluster, checkpoint, held), || {
         let mut rows = vec![
             vec!["checkpoint".into(), checkpoint.id.to_string()],
             vec!["state".into(), checkpoint.state.name().into()],
             vec!["started".into(), checkpoint.started.to_string()],
             vec!["completed".into(), checkpoint.completed().map_or("-".into(), |time| time.to_string())],
             vec!["restores to".into(), cut(checkpoint.cut)],
-            vec!["restorable".into(), kept.stored().restorable(checkpoint).to_string()],
+            vec!["restorable".into(), held.stored().restorable(checkpoint).to_string()],
         ];
         rows.extend(obstacles.iter().map(|obstacle| vec!["because".into(), operators(obstacle)]));
         if let Some(verification) = &checkpoint.verification {

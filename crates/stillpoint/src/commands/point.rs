@@ -32,8 +32,8 @@ impl Point {
         let catalog = open_catalog(config)?;
         let (project, cluster) = of_cluster(&*catalog, &args.of).await?;
         let vault = open_vault(config, &*catalog).await?;
-        let temp = config.snapshots()?.room.folder;
-        let archive = Archive::open(catalog.clone(), vault, Arc::new(now), cluster.id, temp).await?;
+        let room = config.snapshots()?.room;
+        let archive = Archive::open(catalog.clone(), vault, Arc::new(now), cluster.id, room).await?;
         let list = |what: &str| format!("{what} list --project {} --cluster {}", project.name, cluster.name);
         let missing = |kind, name: String| CliError::NotFound { kind, name, list: list(kind) };
         let no_time = |what: String| CliError::Failed(format!("{what} has no time to go back to: it did not complete"));

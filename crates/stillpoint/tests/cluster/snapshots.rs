@@ -8,11 +8,13 @@ use futures::TryStreamExt;
 use jiff::Timestamp;
 use serde_json::Value;
 use stillpoint_catalog::Catalog;
-use stillpoint_core::SnapshotId;
 use stillpoint_core::checkpoint::PartId;
+use stillpoint_core::coverage::whole_until;
 use stillpoint_core::snapshot::{Snapshot, State};
 use stillpoint_core::verification::{PartVerification, Verdict};
+use stillpoint_core::{ClusterTime, SnapshotId};
 use stillpoint_engine::snapshots::Archive;
+use stillpoint_engine::snapshots::state::Room;
 use stillpoint_engine::snapshots::verify::{compare, stored};
 use stillpoint_lab::wait::until;
 use stillpoint_lab::workload::Workload;
@@ -20,7 +22,7 @@ use stillpoint_lab::{Lab, ReplicaSet};
 use stillpoint_mongo::ClusterLink;
 use stillpoint_vault::Vault;
 
-use crate::captured::server_of;
+use crate::captured::{parts, server_of};
 use crate::support::{NS, SOON, Server, lab_of};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -76,11 +78,21 @@ async fn complete(server: &Server, id: SnapshotId) -> Snapshot {
     snapshot
 }
 
+/// Waits until a later snapshot can be had: more is stored of every part, and nothing in it is unresolved.
+async fn until_whole_after(lab: &Lab, server: &Server, time: ClusterTime) {
+    let catalog = server.catalog();
+    for part in parts(lab) {
+        let last = || async { catalog.last_segment(server.cluster(), &part).await.unwrap() };
+        let whole = || async { last().await.filter(|last| whole_until(last) > time) };
+        until(SOON, whole).await.unwrap_or_else(|| panic!("{part}: nothing is whole after {time}"));
+    }
+}
+
 async fn verified(lab: &Lab, server: &Server, vault: &Vault, snapshot: &Snapshot) -> Vec<PartVerification> {
-    let folder = server.folder().to_owned();
+    let room = Room { memory: 64 << 20, folder: server.folder().to_owned() };
     let (catalog, cut) = (Arc::new(server.catalog()), snapshot.cut.unwrap());
     let clock = Arc::new(now);
-    let archive = Archive::open(catalog, vault.clone(), clock, server.cluster(), folder).await.unwrap();
+    let archive = Archive::open(catalog, vault.clone(), clock, server.cluster(), room).await.unwrap();
     let cluster = ClusterLink::connect(&lab.uri().into()).await.unwrap();
     let mut all = Vec::new();
     for link in cluster.parts().await.unwrap() {
@@ -106,6 +118,7 @@ async fn a_snapshot_of_a_cluster_at_work_is_what_the_cluster_was_and_the_next_re
         assert_eq!(part.verdict(), Verdict::Equal, "{part:?}");
         assert!(part.equal > 3 && part.documents > 0, "{part:?}");
     }
+    until_whole_after(&lab, &server, first.cut.unwrap()).await;
     let second = complete(&server, ask(&server).await).await;
     assert_eq!(second.base, Some(first.id));
     assert!(second.cut > first.cut && second.parts.iter().all(|part| part.read.is_none()), "{second:?}");

@@ -14,6 +14,7 @@ use stillpoint_core::snapshot::{self, Snapshot};
 use stillpoint_core::verification::Verdict;
 use stillpoint_engine::snapshots::check::check;
 use stillpoint_engine::snapshots::find::Finder;
+use stillpoint_engine::snapshots::state::Room;
 use stillpoint_engine::snapshots::verify::{compare, stored};
 use stillpoint_engine::snapshots::{Archive, SnapshotError, blocking};
 use stillpoint_lab::Lab;
@@ -82,8 +83,8 @@ pub async fn count(lab: &Lab, server: &Server, vault: &Vault, records: &[Checkpo
             eprintln!("snapshot {} failed: {:?}", snapshot.id, snapshot.failure);
         }
     }
-    let folder = server.folder().to_owned();
-    let archive = Archive::open(catalog, vault.clone(), Arc::new(now), server.cluster(), folder).await.unwrap();
+    let room = Room { memory: 64 << 20, folder: server.folder().to_owned() };
+    let archive = Archive::open(catalog, vault.clone(), Arc::new(now), server.cluster(), room).await.unwrap();
     let completed: Vec<_> = records.iter().filter(|record| record.state == State::Completed).collect();
     for checkpoint in &completed {
         let mut of = BTreeMap::new();

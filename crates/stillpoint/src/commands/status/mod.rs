@@ -88,7 +88,7 @@ async fn look(config: &Config, catalog: &dyn Catalog, project: Project, cluster:
     let ended = recent.iter().find(|checkpoint| checkpoint.state.ended());
     let failed = ended.filter(|checkpoint| checkpoint.state == State::Failed).cloned();
     let standing = capture::look(catalog, &cluster).await?;
-    let snapshots = snapshots::look(catalog, &cluster).await?;
+    let snapshots = snapshots::look(catalog, &cluster, &recent).await?;
     Ok(Row {
         history_lost,
         failed,

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use stillpoint_catalog::{Catalog, Cluster, Page};
+use stillpoint_core::checkpoint::Checkpoint;
 use stillpoint_core::snapshot::{Snapshot, State};
 use stillpoint_core::verification::Verdict;
 
@@ -16,10 +17,10 @@ pub struct Snapshots {
     different: Vec<String>,
 }
 
-pub async fn look(catalog: &dyn Catalog, cluster: &Cluster) -> Result<Snapshots, CliError> {
+/// `recent` are the newest checkpoints.
+pub async fn look(catalog: &dyn Catalog, cluster: &Cluster, recent: &[Checkpoint]) -> Result<Snapshots, CliError> {
     let all = catalog.snapshots(cluster.id, Page::ALL).await?;
-    let checkpoints = catalog.checkpoints(cluster.id, Page { skip: 0, take: 100 }).await?;
-    let different = checkpoints.iter().filter(|checkpoint| {
+    let different = recent.iter().filter(|checkpoint| {
         checkpoint.verification.as_ref().is_some_and(|verification| verification.verdict() == Verdict::Different)
     });
     Ok(Snapshots {
