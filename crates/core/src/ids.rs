@@ -128,6 +128,10 @@ id!(
     SnapshotId
 );
 id!(
+    /// A restore.
+    RestoreId
+);
+id!(
     /// An API key or a service account (not what a client logs in with).
     CredentialId
 );

@@ -9,6 +9,7 @@
 //! - [`checkpoint`]: the record of a checkpoint and the state machine that takes one
 //! - [`stream`]: a part's oplog as it is kept: segments, gaps, open transactions
 //! - [`snapshot`]: the record of a snapshot
+//! - [`restore`]: the record of a restore
 //! - [`coverage`]: which times can be restored, and what of a stream may go
 //! - [`keeping`]: until when a snapshot is kept
 //! - [`verification`]: what came of comparing a cluster with what is stored of it
@@ -19,6 +20,7 @@ pub mod checkpoint;
 pub mod coverage;
 pub mod ids;
 pub mod keeping;
+pub mod restore;
 pub mod role;
 pub mod schedule;
 pub mod snapshot;
@@ -26,6 +28,8 @@ pub mod stream;
 pub mod time;
 pub mod verification;
 
-pub use ids::{CatalogId, CheckpointId, ClusterId, CredentialId, OrganizationId, ProjectId, SnapshotId, VaultId};
+pub use ids::{
+    CatalogId, CheckpointId, ClusterId, CredentialId, OrganizationId, ProjectId, RestoreId, SnapshotId, VaultId,
+};
 pub use role::Role;
 pub use time::{ClusterTime, OpTime};
