@@ -2,13 +2,13 @@
 //!
 //! One trait, [`Catalog`], that says nothing of how it is kept; [`sqlite`] is the embedded one. It
 //! decides what may be written together and who may write: names are unique, a cluster has at most
-//! one unfinished checkpoint and one unfinished snapshot, the segments of a stream follow each other,
-//! a blob lives as long as a record has it, and checkpoints, snapshots and streams are only written
-//! under a [`Lease`] that still holds.
+//! one unfinished checkpoint, one unfinished snapshot and one unfinished restore, and at most one into it,
+//! the segments of a stream follow each other, a blob lives as long as a record has it, and checkpoints,
+//! snapshots, restores and streams are only written under a [`Lease`] that still holds.
 //! It never talks to a cluster and knows nothing of HTTP.
 //!
-//! Secrets (a cluster's URI, a key's HA1, the hash of a service account's secret) are sealed before they reach the store and opened on the
-//! way out, see [`seal`].
+//! Secrets (the URI of a cluster or of a restore's target, a key's HA1, the hash of a service account's secret) are
+//! sealed before they reach the store and opened on the way out, see [`seal`].
 //!
 //! # Layout
 //! - `holdings`: what is stored of a cluster, for the question what can be restored
@@ -28,12 +28,14 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use std::time::Duration;
 use stillpoint_core::checkpoint::{Checkpoint, PartId};
+use stillpoint_core::restore::{Mark, Restore};
 use stillpoint_core::schedule::{Schedule, Setting};
 use stillpoint_core::snapshot::Snapshot;
 use stillpoint_core::stream::{CaptureReport, Gap, Segment, StoredToken, Stream};
 use stillpoint_core::verification::Verification;
 use stillpoint_core::{
-    CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime, ProjectId, Role, SnapshotId, VaultId,
+    CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime, ProjectId, RestoreId, Role, SnapshotId,
+    VaultId,
 };
 
 pub use holdings::Holdings;
@@ -70,12 +72,18 @@ pub enum CatalogError {
         "snapshot {0} of this cluster is not yet finished: wait for it, or see what holds it with `stillpoint status`"
     )]
     SnapshotUnderWay(SnapshotId),
+    #[error("restore {0}, from the same cluster or into the same one, is not yet finished: wait for it, or cancel it")]
+    RestoreUnderWay(RestoreId),
     #[error("another holder has the lease of this cluster")]
     Fenced,
     #[error("checkpoint {0} has gone further than what was to be written")]
     Outdated(CheckpointId),
     #[error("snapshot {0} has gone further than what was to be written")]
     SnapshotOutdated(SnapshotId),
+    #[error("restore {0} has gone further than what was to be written")]
+    RestoreOutdated(RestoreId),
+    #[error("restore {0} has ended: there is nothing to be cancelled any more")]
+    RestoreEnded(RestoreId),
     #[error("a record that cannot be was to be written, a defect: {0}")]
     BrokenRule(&'static str),
     #[error("a segment that does not follow what is stored was to be added to it: {0}")]
@@ -90,7 +98,7 @@ pub enum CatalogError {
     #[error("there is no {0} to be found; it may have been removed meanwhile")]
     Gone(&'static str),
     #[error(
-        "{0} is in use by a checkpoint or a snapshot that is not yet finished: wait for it; `stillpoint status` says how far it is"
+        "{0} is in use by a checkpoint, a snapshot or a restore that is not yet finished: wait for it; `stillpoint status` says how far it is"
     )]
     InUse(&'static str),
     #[error("another `stillpoint serve` has this catalog open ({0}): stop it first")]
@@ -167,7 +175,8 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// By name; of one project, or all.
     async fn clusters(&self, project: Option<ProjectId>) -> Result<Vec<Cluster>>;
     /// Forgets a cluster and all that is kept of it, and notes its blobs as doomed at `now`;
-    /// refused while one of its checkpoints is unfinished.
+    /// refused while one of its checkpoints is unfinished, or a restore from it or into it. What came of
+    /// restores into it stays with the clusters that they were from.
     async fn remove_cluster(&self, id: ClusterId, now: Timestamp) -> Result<()>;
 
     /// The default until it is set.
@@ -299,7 +308,7 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     async fn count_snapshots(&self, cluster: ClusterId) -> Result<u64>;
     async fn unfinished_snapshot(&self, cluster: ClusterId) -> Result<Option<Snapshot>>;
     /// Forgets a snapshot, and dooms the blobs that no other has; refused while it, or one that goes on from
-    /// it, is unfinished.
+    /// it, is unfinished, and while a restore of its cluster to its time or later is: that may go on from it.
     async fn delete_snapshot(&self, cluster: ClusterId, id: SnapshotId, now: Timestamp) -> Result<()>;
     /// Notes what was read of a part for an unfinished snapshot, in the reader's own words, and the blobs that
     /// it is in, as [`save_snapshot`](Catalog::save_snapshot) does; `SnapshotOutdated` when it has ended.
@@ -313,6 +322,29 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     ) -> Result<()>;
     /// In the order in which they were added.
     async fn pieces(&self, cluster: ClusterId, id: SnapshotId, part: &PartId) -> Result<Vec<String>>;
+
+    /// Queues a restore, and keeps the connection string of its target, sealed, until it ends; there is one
+    /// unless the target is a cluster of this catalog. `RestoreUnderWay` while another is unfinished that is
+    /// from the same cluster, or into the same one of this catalog.
+    async fn queue_restore(&self, restore: &Restore, uri: Option<&SecretString>) -> Result<()>;
+    /// The connection string of an unfinished restore's target, if it was queued with one.
+    async fn restore_uri(&self, cluster: ClusterId, id: RestoreId) -> Result<Option<SecretString>>;
+    /// Writes a restore, and these marks, each in the place of the one of the same part and collection.
+    /// `Fenced` when the lease of the cluster that it is from is no longer this holder's, `RestoreOutdated`
+    /// when the stored one has ended or is in a later state. One that somebody has cancelled stays so, whatever
+    /// is written. When it ends, its marks and the connection string of its target are forgotten.
+    async fn save_restore(&self, lease: &Lease, restore: &Restore, marks: &[Mark]) -> Result<()>;
+    /// Of an unfinished restore, by the parts' keys, then the collections.
+    async fn restore_marks(&self, cluster: ClusterId, id: RestoreId) -> Result<Vec<Mark>>;
+    async fn restore(&self, cluster: ClusterId, id: RestoreId) -> Result<Option<Restore>>;
+    /// Those from a cluster, newest first.
+    async fn restores(&self, cluster: ClusterId, page: Page) -> Result<Vec<Restore>>;
+    async fn count_restores(&self, cluster: ClusterId) -> Result<u64>;
+    /// The one from a cluster.
+    async fn unfinished_restore(&self, cluster: ClusterId) -> Result<Option<Restore>>;
+    /// Asks for the end of a restore; gives what it became. One that nobody has begun is killed at once, one
+    /// that is under way by whoever is at it. `RestoreEnded` when it is over.
+    async fn cancel_restore(&self, cluster: ClusterId, id: RestoreId, now: Timestamp) -> Result<Restore>;
 
     /// Forgets the oldest segments of a part whose last entries are before `before`, at most
     /// [`DROPPED_AT_ONCE`] and never the newest, and notes their blobs as doomed at `now`; how many.

@@ -72,7 +72,8 @@ pub enum State {
 pub enum Point {
     Checkpoint(CheckpointId),
     Snapshot(SnapshotId),
-    /// The last moment of a millisecond since the Unix epoch, UTC.
+    /// A millisecond since the Unix epoch, UTC. What is restored is all that was written before its second
+    /// began, and nothing later: see [`Point::of_millisecond`].
     Millisecond(i64),
     /// A cluster time as such.
     Time(ClusterTime),
@@ -175,6 +176,16 @@ impl State {
     }
 }
 
+impl Point {
+    /// The time as of which a millisecond since the Unix epoch is restored. Cluster times tell the entries of
+    /// a second apart by their order only, so it is up to its second, and not into it; nothing if there is no
+    /// such cluster time.
+    pub fn of_millisecond(millisecond: i64) -> Option<ClusterTime> {
+        // No entry has the increment 0: it is before the first of its second.
+        u32::try_from(millisecond.div_euclid(1_000)).ok().map(|second| ClusterTime::new(second, 0))
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -223,6 +234,23 @@ impl std::ops::Add for Amount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_millisecond_is_all_before_its_second() {
+        for (millisecond, expected) in [
+            (0, Some(ClusterTime::new(0, 0))),
+            (7_000, Some(ClusterTime::new(7, 0))),
+            (7_999, Some(ClusterTime::new(7, 0))),
+            (8_000, Some(ClusterTime::new(8, 0))),
+            (i64::from(u32::MAX) * 1_000 + 999, Some(ClusterTime::new(u32::MAX, 0))),
+            (i64::from(u32::MAX) * 1_000 + 1_000, None),
+            (-1, None),
+            (i64::MIN, None),
+            (i64::MAX, None),
+        ] {
+            assert_eq!(Point::of_millisecond(millisecond), expected, "{millisecond}");
+        }
+    }
 
     #[test]
     fn a_record_that_contradicts_itself_breaks_a_rule() {

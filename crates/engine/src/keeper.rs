@@ -10,7 +10,7 @@ use stillpoint_core::schedule::next_due;
 use tokio_util::sync::CancellationToken;
 
 use crate::actions::Connection;
-use crate::{Setup, capture, retention, runner, snapshots};
+use crate::{Setup, capture, restore, retention, runner, snapshots};
 
 /// Keeps a cluster until `stop`: claims its lease whenever that can be had, and does under it what
 /// there is to do.
@@ -28,6 +28,8 @@ pub(crate) async fn keep(setup: Setup, cluster: Cluster, stop: CancellationToken
                 let snapshots = snapshots::take(setup.clone(), lease.clone(), connection.clone(), stop_capture.clone());
                 let snapshots = tokio::spawn(snapshots);
                 let verify = snapshots::watch(setup.clone(), lease.clone(), connection.clone(), stop_capture.clone());
+                let restores = restore::perform(setup.clone(), lease.clone(), connection.clone(), stop_capture.clone());
+                let restores = tokio::spawn(restores);
                 let expire = retention::expire(setup.clone(), lease.clone(), stop_capture.clone());
                 let all = async {
                     tokio::join!(
@@ -44,6 +46,10 @@ pub(crate) async fn keep(setup: Setup, cluster: Cluster, stop: CancellationToken
                         async {
                             // As above; it ends by itself when all is stopped.
                             let _ = snapshots.await;
+                            lost.cancel();
+                        },
+                        async {
+                            let _ = restores.await;
                             lost.cancel();
                         },
                         expire,

@@ -10,6 +10,7 @@
 //! - [`capture`]: one cluster's oplogs, into the vault
 //! - [`depot`]: the vault, opened when it first can be
 //! - [`snapshots`]: the data of its parts
+//! - [`restore`]: the data of its parts, into another cluster
 //! - [`retention`]: what nothing needs any more
 //! - [`stored`]: what is stored, read again and checked
 //! - [`runner`]: performs the commands of one checkpoint
@@ -21,6 +22,7 @@ mod depot;
 #[cfg(test)]
 mod fixture;
 mod keeper;
+pub mod restore;
 mod retention;
 mod runner;
 pub mod snapshots;

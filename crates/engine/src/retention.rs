@@ -18,7 +18,7 @@ use stillpoint_catalog::{CatalogError, Holdings, Lease, Page};
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::coverage::{Stored, may_go_before};
 use stillpoint_core::keeping::{keep_from, may_go};
-use stillpoint_core::snapshot::{Snapshot, State};
+use stillpoint_core::snapshot::{Data, Snapshot, State};
 use stillpoint_core::stream::SEGMENTS;
 use stillpoint_core::{ClusterId, ClusterTime, OpTime};
 use stillpoint_snapshot::manifest::SNAPSHOTS;
@@ -92,7 +92,10 @@ async fn expire_once(setup: &Setup, lease: &Lease) -> Result<(), CatalogError> {
         catalog.delete_checkpoint(cluster, id).await?;
         tracing::info!(checkpoint = %id, "checkpoint: its time is over");
     }
-    let keep_from = keep_from(&schedule, catalog.oldest_cut(cluster).await?, now);
+    // What is being restored is kept like a checkpoint.
+    let restored = catalog.unfinished_restore(cluster).await?.map(|restore| restore.time);
+    let oldest_kept = catalog.oldest_cut(cluster).await?.into_iter().chain(restored).min();
+    let keep_from = keep_from(&schedule, oldest_kept, now);
     let Holdings { streams, gaps, mut snapshots } = Holdings::of(&**catalog, cluster).await?;
     let failed = |snapshot: &Snapshot| snapshot.state == State::Failed && snapshot.ended < Some(earlier(now, window));
     let failed: Vec<_> = snapshots.iter().filter(|snapshot| failed(snapshot)).map(|snapshot| snapshot.id).collect();
@@ -112,7 +115,7 @@ async fn expire_once(setup: &Setup, lease: &Lease) -> Result<(), CatalogError> {
                 snapshots.retain(|snapshot| snapshot.id != id);
                 tracing::info!(snapshot = %id, "snapshot: its time is over");
             }
-            // The next one goes on from it: it stays until that is done.
+            // The next one or a restore goes on from it: it stays until that is done.
             Err(CatalogError::InUse(_) | CatalogError::Gone(_)) => {}
             Err(e) => return Err(e),
         }
@@ -141,18 +144,25 @@ async fn expire_once(setup: &Setup, lease: &Lease) -> Result<(), CatalogError> {
 
 /// The time from which a part's oplog is needed: to restore what is kept, and to go on with snapshots.
 fn needed_from(snapshots: &[Snapshot], part: &PartId, keep_from: ClusterTime) -> ClusterTime {
-    // One that is damaged may be whole again.
-    let complete = || snapshots.iter().filter(|snapshot| snapshot.is_complete());
-    let data =
-        || complete().flat_map(|snapshot| &snapshot.parts).filter(|one| one.id == *part).filter_map(|one| one.data);
-    // The oldest times that are kept go on from this one; if all are later, from the first of them.
-    let oldest = data().filter(|data| data.at <= keep_from).max_by_key(|data| data.at);
-    let oldest = oldest.or_else(|| data().min_by_key(|data| data.at)).map(|data| data.stream);
-    let newest = data().max_by_key(|data| data.at).map(|data| data.stream);
+    let data = |wanted: fn(&Snapshot) -> bool| {
+        let parts = snapshots.iter().filter(|snapshot| wanted(snapshot)).flat_map(|snapshot| &snapshot.parts);
+        parts.filter(|one| one.id == *part).filter_map(|one| one.data).collect::<Vec<_>>()
+    };
+    // One that is damaged may be whole again; as long as it is not, what is sound has to do without it.
+    let needed = [data(Snapshot::is_complete), data(Snapshot::is_sound)].map(|data| needed_by(&data, keep_from));
     // One that is under way needs all since it began.
     let open = snapshots.iter().filter(|snapshot| !snapshot.state.ended());
-    let open = open.map(|snapshot| ClusterTime::at(earlier(snapshot.requested, APART))).min();
-    [oldest, newest, open].into_iter().flatten().fold(keep_from, ClusterTime::min)
+    let open = open.map(|snapshot| ClusterTime::at(earlier(snapshot.requested, APART)));
+    open.chain(needed).fold(keep_from, ClusterTime::min)
+}
+
+/// The same, if this is all there is of the part.
+fn needed_by(data: &[Data], keep_from: ClusterTime) -> ClusterTime {
+    // The oldest times that are kept go on from this one; if all are later, from the first of them.
+    let oldest = data.iter().filter(|data| data.at <= keep_from).max_by_key(|data| data.at);
+    let oldest = oldest.or_else(|| data.iter().min_by_key(|data| data.at));
+    let newest = data.iter().max_by_key(|data| data.at);
+    oldest.into_iter().chain(newest).map(|data| data.stream).fold(keep_from, ClusterTime::min)
 }
 
 /// What the windows are counted from: this host's clock, but no later than the newest stored entry, so that

@@ -12,7 +12,7 @@ use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 
 use stillpoint_oplog::document::{self as raw, Malformed, Value};
 
-mod number;
+pub(crate) mod number;
 #[cfg(test)]
 mod tests;
 
@@ -49,8 +49,7 @@ impl Key {
 
     pub(crate) fn of_value(id: Value<'_>) -> Result<Self, KeyError> {
         let mut key = Vec::with_capacity(id.bytes.len() + 16);
-        key.push(rank(id)?);
-        value(&mut key, id, 1)?;
+        append(&mut key, id)?;
         Ok(Self(key.into()))
     }
 
@@ -63,6 +62,12 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
+}
+
+/// Writes a value after others: several in a row are in the order of the first, then of the second, and so on.
+pub(crate) fn append(key: &mut Vec<u8>, one: Value<'_>) -> Result<(), KeyError> {
+    key.push(rank(one)?);
+    value(key, one, 1)
 }
 
 /// After the last field of a document: before every rank.
@@ -124,9 +129,7 @@ fn value(key: &mut Vec<u8>, value: Value<'_>, depth: usize) -> Result<(), KeyErr
             key.extend(id);
         }
         raw::CODE_WITH_SCOPE => {
-            let rest = bytes.get(4..).ok_or(CUT)?;
-            let length = u32::from_le_bytes(*rest.first_chunk().ok_or(CUT)?) as usize;
-            let (code, scope) = rest.split_at_checked(length.saturating_add(4)).ok_or(CUT)?;
+            let (code, scope) = code_and_scope(bytes)?;
             string(key, text(code)?);
             fields(key, scope, depth + 1, true)?;
         }
@@ -165,9 +168,16 @@ fn string(key: &mut Vec<u8>, text: &[u8]) {
     key.extend([0, 0]);
 }
 
-const CUT: Malformed = Malformed { at: 0, what: "a value that is cut short" };
+pub(crate) const CUT: Malformed = Malformed { at: 0, what: "a value that is cut short" };
 
-fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Malformed> {
+/// The parts of code with a scope: a string, its length included, and a document.
+pub(crate) fn code_and_scope(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+    let rest = bytes.get(4..).ok_or(CUT)?;
+    let length = u32::from_le_bytes(*rest.first_chunk().ok_or(CUT)?) as usize;
+    rest.split_at_checked(length.saturating_add(4)).ok_or(CUT)
+}
+
+pub(crate) fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Malformed> {
     bytes.try_into().map_err(|_| CUT)
 }
 

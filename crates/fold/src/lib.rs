@@ -22,6 +22,7 @@
 //! - [`catalogue`]: collections, their options and indexes, and how commands change them
 //! - [`update`]: the document that an update makes of another
 //! - [`key`]: the order of documents
+//! - [`ownership`]: which shard owns a document
 //! - [`sort`]: changes in order, in bounded memory
 
 pub mod catalogue;
@@ -31,6 +32,7 @@ pub mod key;
 pub mod merge;
 pub mod operation;
 pub mod outcomes;
+pub mod ownership;
 pub mod sort;
 pub mod update;
 
@@ -41,6 +43,7 @@ pub use key::Key;
 pub use merge::{Kept, Merge, Piece};
 pub use operation::Uuid;
 pub use outcomes::{Committed, NotResolved, Outcomes};
+pub use ownership::{Ownership, OwnershipError};
 pub use sort::Budget;
 
 /// How deep documents may be nested: as deep as the server's `maxBSONDepth` can be set (it is 200 unless an

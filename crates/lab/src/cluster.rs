@@ -23,6 +23,7 @@ pub struct Lab {
 /// What a lab should be like; see [`Lab::builder`].
 #[derive(Debug, Clone)]
 pub struct Builder {
+    name: &'static str,
     shards: usize,
     members: usize,
     config_members: usize,
@@ -41,6 +42,7 @@ impl Lab {
     /// Two shards and a config server, of one member each, without users or proxies.
     pub fn builder() -> Builder {
         Builder {
+            name: "rs",
             shards: 2,
             members: 1,
             config_members: 1,
@@ -77,7 +79,7 @@ impl Lab {
         &self.shards
     }
 
-    /// The shard `rs{i}`. Panics when there is none: a mistake in the test.
+    /// The shard `rs{i}`, or as it is named. Panics when there is none: a mistake in the test.
     pub fn shard(&self, i: usize) -> &ReplicaSet {
         &self.shards[i]
     }
@@ -98,6 +100,11 @@ impl Lab {
     /// The config servers' connection string, for the least-privileged user when there is auth.
     pub fn uri(&self) -> String {
         self.config.uri()
+    }
+
+    /// The same for a restore into the lab.
+    pub fn restore_uri(&self) -> String {
+        self.config.restore_uri()
     }
 
     /// The same for the lab's administrator.
@@ -154,6 +161,12 @@ impl Lab {
 impl Builder {
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = shards;
+        self
+    }
+
+    /// What the names of its shards begin with, instead of `rs`.
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
         self
     }
 
@@ -220,8 +233,12 @@ impl Builder {
             users: users.clone(),
             board: board.clone(),
         };
-        let config = plan("cfg".to_owned(), Role::Config, self.config_members);
-        let shards = (0..self.shards).map(|i| plan(format!("rs{i}"), Role::Shard, self.members));
+        let config = plan(
+            if self.name == "rs" { "cfg".to_owned() } else { format!("{}-cfg", self.name) },
+            Role::Config,
+            self.config_members,
+        );
+        let shards = (0..self.shards).map(|i| plan(format!("{}{i}", self.name), Role::Shard, self.members));
         let (config, shards) =
             futures::future::try_join(ReplicaSet::start(config), try_join_all(shards.map(ReplicaSet::start))).await?;
         let lab = Lab { config, shards, users };

@@ -138,6 +138,12 @@ impl ReplicaSet {
         self.endpoint.connection_string(user)
     }
 
+    /// The connection string for a restore into it.
+    pub fn restore_uri(&self) -> String {
+        let user = self.users.as_ref().map(Users::restorer);
+        self.endpoint.connection_string(user)
+    }
+
     /// The connection string of the lab's administrator.
     pub fn admin_uri(&self) -> String {
         self.endpoint.connection_string(self.endpoint.admin.as_ref())

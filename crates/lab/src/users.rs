@@ -1,4 +1,4 @@
-//! The key file and the two users of a lab with authentication.
+//! The key file and the three users of a lab with authentication.
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,6 +13,7 @@ use crate::wire::{Connection, Credentials};
 
 /// The custom role of the least-privileged user.
 pub const ROLE: &str = "stillpoint";
+const RESTORE_ROLE: &str = "stillpointRestore";
 
 /// The secrets of one lab: the same on each of its replica sets, made anew for every lab.
 #[derive(Debug, Clone)]
@@ -20,12 +21,18 @@ pub struct Users {
     key: String,
     admin: Credentials,
     stillpoint: Credentials,
+    restorer: Credentials,
 }
 
 impl Users {
     pub fn generate() -> Self {
         let credentials = |user: &str| Credentials { user: user.to_owned(), password: secret(20) };
-        Self { key: secret(64), admin: credentials("admin"), stillpoint: credentials("stillpoint") }
+        Self {
+            key: secret(64),
+            admin: credentials("admin"),
+            stillpoint: credentials("stillpoint"),
+            restorer: credentials("restorer"),
+        }
     }
 
     /// May do everything, `_configsvr…` and `_shardsvr…` commands included.
@@ -36,6 +43,11 @@ impl Users {
     /// May do what a checkpoint needs and no more.
     pub fn stillpoint(&self) -> &Credentials {
         &self.stillpoint
+    }
+
+    /// May do what a restore into the lab needs and no more.
+    pub fn restorer(&self) -> &Credentials {
+        &self.restorer
     }
 
     /// Writes the key file that the members of all sets share.
@@ -102,6 +114,34 @@ impl Users {
             )
             .await
             .context("cannot make the user")?;
+        connection
+            .run(
+                "admin",
+                doc! {
+                    "createRole": RESTORE_ROLE,
+                    "privileges": [
+                        {"resource": {"cluster": true}, "actions": ["internal"]},
+                        {
+                            "resource": {"db": "", "collection": "system.views"},
+                            "actions": ["find", "insert", "createCollection"],
+                        },
+                    ],
+                    "roles": ["restore", "backup", "clusterMonitor"],
+                },
+            )
+            .await
+            .context("cannot make the role of a restore")?;
+        connection
+            .run(
+                "admin",
+                doc! {
+                    "createUser": &self.restorer.user,
+                    "pwd": &self.restorer.password,
+                    "roles": [RESTORE_ROLE],
+                },
+            )
+            .await
+            .context("cannot make the user of a restore")?;
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use stillpoint_core::checkpoint::PartId;
 use crate::error::{MongoError, Result, plain};
 use crate::link::ClusterLink;
 use crate::part::{PartLink, hello};
-use crate::privileges::{self, NOTHING, Need, SEE_STATUS, grant_commands};
+use crate::privileges::{self, Granted, NOTHING, SEE_STATUS, grant_commands};
 
 /// An oplog that holds less than this is said to be short.
 const SHORT_OPLOG_HOURS: f64 = 24.0;
@@ -161,17 +161,11 @@ async fn history(part: &PartLink) -> Result<Vec<Finding>> {
 }
 
 async fn needs(part: &PartLink) -> Result<Vec<Finding>> {
-    let status = part.run("admin", &NOTHING, doc! {"connectionStatus": 1, "showPrivileges": true}).await?;
-    let auth = status.get_document("authInfo").cloned().unwrap_or_default();
-    let array = |key: &str| auth.get_array(key).cloned().unwrap_or_default();
-    let users = array("authenticatedUsers");
-    let Some(user) = users.first().and_then(Bson::as_document) else {
+    let granted = Granted::of(part).await?;
+    let Some((name, database)) = &granted.user else {
         return anonymous(part).await;
     };
-    let privileges = array("authenticatedUserPrivileges");
-    let missing: Vec<_> =
-        privileges::ALL.iter().filter(|need| need.concerns(&part.id) && !granted(&privileges, need)).collect();
-    let (name, database) = (user.get_str("user").unwrap_or("?"), user.get_str("db").unwrap_or("admin"));
+    let missing = granted.lacks(privileges::ALL, &part.id);
     if missing.is_empty() {
         return Ok(vec![good(Some(&part.id), format!("the user {name:?} may do all that a checkpoint needs"))]);
     }
@@ -194,32 +188,6 @@ async fn anonymous(part: &PartLink) -> Result<Vec<Finding>> {
             format!("the connection string names no user, and the part asks for one: {}", plain(&e)),
             grant_commands(None),
         )]),
-    }
-}
-
-fn granted(privileges: &[Bson], need: &Need) -> bool {
-    privileges.iter().filter_map(Bson::as_document).any(|privilege| {
-        let actions = privilege.get_array("actions").map(Vec::as_slice).unwrap_or_default();
-        let resource = privilege.get_document("resource").ok();
-        let allows = actions.iter().any(|action| action.as_str().is_some_and(|a| a == need.action || a == "anyAction"));
-        allows && resource.is_some_and(|resource| covers(resource, need))
-    })
-}
-
-fn covers(resource: &Document, need: &Need) -> bool {
-    if resource.get_bool("anyResource").unwrap_or(false) {
-        return true;
-    }
-    match need.namespace {
-        None => resource.get_bool("cluster").unwrap_or(false),
-        Some((database, collection)) => {
-            // An empty collection's name stands for all of a database but its system collections. An
-            // empty database's name does not stand for local and config, whose privileges the built-in
-            // roles name themselves.
-            let is = |key: &str, name: &str| resource.get_str(key).is_ok_and(|value| value == name);
-            let any = is("collection", "") && !collection.starts_with("system.");
-            is("db", database) && (is("collection", collection) || any)
-        }
     }
 }
 

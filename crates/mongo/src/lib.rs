@@ -1,7 +1,8 @@
 //! Talking to a sharded cluster, replica set by replica set, without a mongos.
 //!
-//! This room knows MongoDB's commands and collections; it decides nothing about a checkpoint. It
-//! writes two things only: no-op notes into oplogs, and the balancer's switch in `config.settings`.
+//! This room knows MongoDB's commands and collections; it decides nothing about a checkpoint. To a cluster that
+//! is watched it writes two things only: no-op notes into oplogs, and the balancer's switch in `config.settings`.
+//! What a restore writes into its [`target`] is all else.
 //!
 //! # Layout
 //! - [`link`]: connections to the config servers and the shards
@@ -12,6 +13,7 @@
 //! - [`token`]: the cluster's clock, and tokens
 //! - [`tail`]: the oplog, read as it grows
 //! - [`snapshot`]: the collections, read as of a cluster time
+//! - [`target`]: what data is restored into
 //! - [`privileges`]: what the user must be allowed, and the commands that allow it
 //! - [`doctor`]: looks at a cluster and says what is wrong
 //! - [`error`]: what can go wrong, for the operator
@@ -25,9 +27,11 @@ pub mod part;
 pub mod privileges;
 pub mod snapshot;
 pub mod tail;
+pub mod target;
 pub mod token;
 pub mod topology;
 
 pub use error::MongoError;
 pub use link::ClusterLink;
 pub use part::PartLink;
+pub use target::Destination;

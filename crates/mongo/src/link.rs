@@ -40,20 +40,11 @@ pub struct ClusterLink {
 impl ClusterLink {
     /// Connects to config servers, and makes sure that they are.
     pub async fn connect(uri: &SecretString) -> Result<ClusterLink> {
-        let mut options = parse(uri).await?;
-        options.app_name.get_or_insert_with(|| "stillpoint".into());
-        options.connect_timeout.get_or_insert(CONNECT);
-        options.server_selection_timeout.get_or_insert(SELECTION);
-        options.max_pool_size = Some(POOL);
-        // The connection that the balancer's stop comes from must be one, and stay the same.
-        options.min_pool_size = None;
-        options.max_idle_time = None;
-        options.direct_connection = None;
-        let set = examine_seeds(&options).await?;
-        options.repl_set_name = Some(set.clone());
-        let client = client(options.clone())?;
-        let config = PartLink { id: PartId::ConfigServers, replica_set: set, added: None, client };
-        Ok(ClusterLink { options, config, shards: Mutex::default() })
+        let seeds = Seeds::examine(uri, POOL).await?;
+        if !seeds.is_config {
+            return Err(MongoError::NotConfigServer { host: seeds.host, set: seeds.set });
+        }
+        seeds.cluster()
     }
 
     /// The parts as `config.shards` has them now: shards by name, then the config servers.
@@ -122,6 +113,52 @@ impl ClusterLink {
     }
 }
 
+/// The members that a connection string names, once each was asked who it is.
+pub(crate) struct Seeds {
+    options: ClientOptions,
+    set: String,
+    host: String,
+    pub is_config: bool,
+}
+
+impl Seeds {
+    /// `pool` connections to each member are made at most.
+    pub async fn examine(uri: &SecretString, pool: u32) -> Result<Seeds> {
+        let mut options = parse(uri).await?;
+        options.app_name.get_or_insert_with(|| "stillpoint".into());
+        options.connect_timeout.get_or_insert(CONNECT);
+        options.server_selection_timeout.get_or_insert(SELECTION);
+        options.max_pool_size = Some(pool);
+        // The connection that the balancer's stop comes from must be one, and stay the same.
+        options.min_pool_size = None;
+        options.max_idle_time = None;
+        options.direct_connection = None;
+        let Seed { set, host, is_config } = examine_seeds(&options).await?;
+        options.repl_set_name = Some(set.clone());
+        Ok(Seeds { options, set, host, is_config })
+    }
+
+    pub fn cluster(self) -> Result<ClusterLink> {
+        let Seeds { options, set, .. } = self;
+        let client = client(options.clone())?;
+        let config = PartLink { id: PartId::ConfigServers, replica_set: set, added: None, client };
+        Ok(ClusterLink { options, config, shards: Mutex::default() })
+    }
+
+    /// The set itself, by its name.
+    pub fn replica_set(self) -> Result<PartLink> {
+        let Seeds { options, set, .. } = self;
+        Ok(PartLink { id: PartId::Shard(set.clone()), replica_set: set, added: None, client: client(options)? })
+    }
+}
+
+/// What a member says of itself.
+struct Seed {
+    set: String,
+    host: String,
+    is_config: bool,
+}
+
 fn client(options: ClientOptions) -> Result<Client> {
     Client::with_options(options).map_err(|e| MongoError::BadUri(plain(&e)))
 }
@@ -158,14 +195,14 @@ fn quotes_a_secret(message: &str, uri: &str) -> bool {
 }
 
 /// Asks each member of the connection string, on its own, who it is: so that a wrong one is named
-/// for what it is, and not as "no primary was found". The set's name.
-async fn examine_seeds(options: &ClientOptions) -> Result<String> {
+/// for what it is, and not as "no primary was found".
+async fn examine_seeds(options: &ClientOptions) -> Result<Seed> {
     let looks = options.hosts.iter().map(|host| examine_seed(options, host));
     let mut set = None;
     let mut unreachable = None;
     for look in futures::future::join_all(looks).await {
         match look {
-            Ok(name) => set = Some(name),
+            Ok(seed) => set = Some(seed),
             Err(e @ MongoError::Unreachable { .. }) => unreachable = Some(e),
             Err(e) => return Err(e),
         }
@@ -177,7 +214,7 @@ async fn examine_seeds(options: &ClientOptions) -> Result<String> {
     }
 }
 
-async fn examine_seed(options: &ClientOptions, host: &ServerAddress) -> Result<String> {
+async fn examine_seed(options: &ClientOptions, host: &ServerAddress) -> Result<Seed> {
     let mut direct = options.clone();
     direct.hosts = vec![host.clone()];
     direct.direct_connection = Some(true);
@@ -218,10 +255,7 @@ async fn examine_seed(options: &ClientOptions, host: &ServerAddress) -> Result<S
         return Err(MongoError::OtherReplicaSet { host, found: set.into(), given: given.clone() });
     }
     // Config servers alone say `configsvr: 2` in their hello.
-    if reply.get("configsvr").is_none() {
-        return Err(MongoError::NotConfigServer { host, set: set.into() });
-    }
-    Ok(set.to_owned())
+    Ok(Seed { set: set.to_owned(), is_config: reply.get("configsvr").is_some(), host })
 }
 
 /// The release of an old server, by its wire version.

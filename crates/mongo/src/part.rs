@@ -3,13 +3,22 @@
 //! Every command names its read or write concern itself: a cluster-wide default is ignored on direct
 //! connections to shards by several server releases.
 
-use bson::{Bson, Document, doc};
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use bson::{Bson, Document, RawDocumentBuf, doc};
+use futures::StreamExt;
 use mongodb::{Client, ClientSession};
 use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::PartId;
+use tokio::time::timeout;
 
 use crate::error::{MongoError, Result};
 use crate::privileges::{NOTHING, Need};
+use crate::tail::documents;
+
+/// For one batch of a cursor.
+const BATCH_LIMIT: Duration = Duration::from_secs(60);
 
 /// A replica set of the cluster.
 #[derive(Debug, Clone)]
@@ -35,7 +44,7 @@ impl PartLink {
         self.confirmed(need, reply)
     }
 
-    fn confirmed(&self, need: &Need, reply: mongodb::error::Result<Document>) -> Result<Document> {
+    pub(crate) fn confirmed(&self, need: &Need, reply: mongodb::error::Result<Document>) -> Result<Document> {
         let reply = reply.map_err(|e| MongoError::from_driver(&self.id, need, &e))?;
         let first_write_error = reply.get_array("writeErrors").ok().and_then(|errors| errors.first());
         match reply.get("writeConcernError").or(first_write_error) {
@@ -73,6 +82,27 @@ impl PartLink {
             })
             .collect::<Result<_>>()?;
         Ok((documents, self.operation_time(need, &reply)?))
+    }
+
+    /// All documents of a cursor of the primary.
+    pub(crate) async fn all(
+        &self,
+        database: &str,
+        need: &Need,
+        command: RawDocumentBuf,
+    ) -> Result<Vec<RawDocumentBuf>> {
+        let failed = |e| MongoError::from_driver(&self.id, need, &e);
+        let slow = |_| MongoError::TooSlow { part: self.id.to_string(), what: need.what };
+        let database = self.client.database(database);
+        let cursor = database.run_raw_cursor_command(command).batch();
+        let mut cursor = timeout(BATCH_LIMIT, cursor.into_future()).await.map_err(slow)?.map_err(failed)?;
+        let mut all = Vec::new();
+        while let Some(batch) = timeout(BATCH_LIMIT, cursor.next()).await.map_err(slow)?.transpose().map_err(failed)? {
+            for document in documents(&batch) {
+                all.push(document.map_err(|why| self.not_understood(need, why))?.to_owned());
+            }
+        }
+        Ok(all)
     }
 
     pub(crate) fn operation_time(&self, need: &Need, reply: &Document) -> Result<ClusterTime> {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use jiff::Timestamp;
-use stillpoint_core::{CheckpointId, ClusterTime, Role, SnapshotId};
+use stillpoint_core::{CheckpointId, ClusterTime, RestoreId, Role, SnapshotId};
 
 /// Checkpoints and point-in-time restore for sharded MongoDB clusters.
 #[derive(Debug, Parser)]
@@ -81,6 +81,8 @@ pub enum Command {
         #[arg(long, value_name = "JSON")]
         id: Option<String>,
     },
+    /// Restore the data at a point in time into another, empty cluster or replica set.
+    Restore(RestoreCommand),
     /// The stored oplogs.
     #[command(subcommand)]
     Oplog(OplogCommand),
@@ -344,6 +346,81 @@ pub enum SnapshotCommand {
         of: OfCluster,
         id: SnapshotId,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct RestoreCommand {
+    #[command(subcommand)]
+    pub task: Option<RestoreTask>,
+    #[command(flatten)]
+    pub begin: Option<RestoreArgs>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RestoreTask {
+    /// List the restores of a cluster's data, newest first.
+    List {
+        #[command(flatten)]
+        of: OfCluster,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: u64,
+    },
+    /// Show a restore.
+    Show {
+        #[command(flatten)]
+        of: OfCluster,
+        id: RestoreId,
+    },
+    /// End a restore that is under way. Its target is left as it is, and marked as not whole.
+    Cancel {
+        #[command(flatten)]
+        of: OfCluster,
+        id: RestoreId,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    #[command(flatten)]
+    pub point: PointArgs,
+    /// The connection string of the target: of its config servers, or of a single replica set. Others on this
+    /// machine can see it while the command runs: prefer --to-file.
+    #[arg(long, value_name = "URI", group = "target")]
+    pub to: Option<String>,
+    /// A file that holds the connection string of the target; `-` for standard input.
+    #[arg(long, value_name = "FILE", group = "target")]
+    pub to_file: Option<PathBuf>,
+    /// A cluster that is looked after here, by name.
+    #[arg(long, value_name = "CLUSTER", group = "target")]
+    pub to_cluster: Option<String>,
+    /// The project of that one, if it is another.
+    #[arg(long, value_name = "PROJECT", requires = "to_cluster")]
+    pub to_project: Option<String>,
+    /// The target's shard that takes a shard's data; repeat it for more. The others go by the order of their
+    /// names. Several shards may go into one.
+    #[arg(long, value_name = "FROM=TO")]
+    pub shard_map: Vec<String>,
+    /// The one shard whose data goes into a single replica set.
+    #[arg(long, value_name = "NAME")]
+    pub part: Option<String>,
+    /// A database, or a collection as DB.COLLECTION; with =NAME, under that name. Repeat it for more. All without
+    /// it.
+    #[arg(long, value_name = "NS[=NAME]")]
+    pub only: Vec<String>,
+    /// Restore users and roles, too. Those that the target has stay as they are.
+    #[arg(long)]
+    pub users: bool,
+    /// Do not compare the target with what was written.
+    #[arg(long)]
+    pub no_verify: bool,
+    /// Only look at the target, and say what would go where, and about how long it would take.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Only ask for it.
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 #[derive(Debug, Subcommand)]

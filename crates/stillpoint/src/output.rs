@@ -32,6 +32,16 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     std::iter::once(&head).chain(rows).map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// Bytes, as people read them.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{} kB", bytes / 1_000),
+        10_000_000..10_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{} GB", bytes / 1_000_000_000),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +50,14 @@ mod tests {
     fn columns_line_up() {
         let rows = vec![vec!["a".into(), "long name".into()], vec!["bcd".into(), "x".into()]];
         assert_eq!(table(&["ID", "NAME"], &rows), "ID   NAME\na    long name\nbcd  x");
+    }
+
+    #[test]
+    fn sizes_have_two_digits_at_least() {
+        for (bytes, text) in
+            [(0, "0 B"), (9_999, "9999 B"), (10_000, "10 kB"), (10_000_000, "10 MB"), (12_345_678_901, "12 GB")]
+        {
+            assert_eq!(size(bytes), text);
+        }
     }
 }

@@ -11,17 +11,19 @@ use jiff::Timestamp;
 use rusqlite::params;
 use secrecy::SecretString;
 use stillpoint_core::checkpoint::{Checkpoint, PartId};
+use stillpoint_core::restore::{Mark, Restore};
 use stillpoint_core::schedule::{Schedule, Setting};
 use stillpoint_core::snapshot::Snapshot;
 use stillpoint_core::stream::{CaptureReport, Gap, Segment, StoredToken, Stream};
 use stillpoint_core::verification::Verification;
 use stillpoint_core::{
-    CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime, ProjectId, Role, SnapshotId, VaultId,
+    CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime, ProjectId, RestoreId, Role, SnapshotId,
+    VaultId,
 };
 
 use super::{
-    SqliteCatalog, audit, checkpoints, credentials, gaps, identity, leases, retention, rows, segments, snapshots,
-    streams,
+    SqliteCatalog, audit, checkpoints, credentials, gaps, identity, leases, restores, retention, rows, segments,
+    snapshots, streams,
 };
 use super::{store, unless_gone, unless_taken};
 use crate::{
@@ -437,6 +439,44 @@ impl Catalog for SqliteCatalog {
 
     async fn pieces(&self, cluster: ClusterId, id: SnapshotId, part: &PartId) -> Result<Vec<String>> {
         self.read_as_one(|connection| snapshots::pieces(connection, cluster, id, part))
+    }
+
+    async fn queue_restore(&self, restore: &Restore, uri: Option<&SecretString>) -> Result<()> {
+        let (restore, uri) = (restore.clone(), uri.cloned());
+        self.write(move |transaction, sealer| restores::queue(transaction, sealer, &restore, uri.as_ref())).await
+    }
+
+    async fn restore_uri(&self, cluster: ClusterId, id: RestoreId) -> Result<Option<SecretString>> {
+        self.read(|connection| restores::uri(connection, &self.0.sealer, cluster, id))
+    }
+
+    async fn save_restore(&self, lease: &Lease, restore: &Restore, marks: &[Mark]) -> Result<()> {
+        let (lease, restore, marks) = (lease.clone(), restore.clone(), marks.to_vec());
+        self.write(move |transaction, _| restores::save(transaction, &lease, restore, &marks)).await
+    }
+
+    async fn restore_marks(&self, cluster: ClusterId, id: RestoreId) -> Result<Vec<Mark>> {
+        self.read_as_one(|connection| restores::marks(connection, cluster, id))
+    }
+
+    async fn restore(&self, cluster: ClusterId, id: RestoreId) -> Result<Option<Restore>> {
+        self.read(|connection| restores::one_of(connection, cluster, id))
+    }
+
+    async fn restores(&self, cluster: ClusterId, page: Page) -> Result<Vec<Restore>> {
+        self.read(|connection| restores::page(connection, cluster, page))
+    }
+
+    async fn count_restores(&self, cluster: ClusterId) -> Result<u64> {
+        self.read(|connection| restores::count(connection, cluster))
+    }
+
+    async fn unfinished_restore(&self, cluster: ClusterId) -> Result<Option<Restore>> {
+        self.read(|connection| restores::unfinished(connection, cluster))
+    }
+
+    async fn cancel_restore(&self, cluster: ClusterId, id: RestoreId, now: Timestamp) -> Result<Restore> {
+        self.write(move |transaction, _| restores::cancel(transaction, cluster, id, now)).await
     }
 
     async fn drop_segments(&self, lease: &Lease, part: &PartId, before: OpTime, now: Timestamp) -> Result<u64> {

@@ -198,11 +198,32 @@ const STEPS: &[&str] = &[
         record TEXT NOT NULL,
         PRIMARY KEY (snapshot, part, n)
      ) STRICT, WITHOUT ROWID;",
+    // 5: restores, and how far the collections of one that is under way are in its target. `target` is the
+    // cluster of this catalog that it is into, and no reference: that one may be gone when it has ended.
+    "CREATE TABLE restores (
+        n INTEGER PRIMARY KEY,
+        cluster TEXT NOT NULL REFERENCES clusters ON DELETE CASCADE,
+        id TEXT NOT NULL,
+        ended INTEGER NOT NULL,
+        target TEXT,
+        uri_sealed BLOB,
+        record TEXT NOT NULL,
+        UNIQUE (cluster, id)
+     ) STRICT;
+     CREATE UNIQUE INDEX one_unfinished_restore ON restores (cluster) WHERE ended = 0;
+     CREATE UNIQUE INDEX one_unfinished_restore_into ON restores (target) WHERE ended = 0;
+     CREATE TABLE restore_marks (
+        restore INTEGER NOT NULL REFERENCES restores ON DELETE CASCADE,
+        part TEXT NOT NULL,
+        collection TEXT NOT NULL,
+        record TEXT NOT NULL,
+        PRIMARY KEY (restore, part, collection)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// The tables that replies are made of. Triggers count their changes, whoever makes them; leases, the
 /// audit trail, segments and reports on capture, which change all the time, are not among them.
-const COUNTED: [&str; 11] = [
+const COUNTED: [&str; 12] = [
     "organizations",
     "projects",
     "credentials",
@@ -214,6 +235,7 @@ const COUNTED: [&str; 11] = [
     "streams",
     "gaps",
     "snapshots",
+    "restores",
 ];
 
 /// Part of the last step.

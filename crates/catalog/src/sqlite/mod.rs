@@ -16,6 +16,7 @@ mod migrations;
 mod open;
 #[cfg(test)]
 mod plans;
+mod restores;
 mod retention;
 mod rows;
 mod segments;

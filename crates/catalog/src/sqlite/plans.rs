@@ -1,9 +1,9 @@
-//! That no statement on segments or on the blobs of snapshots walks through all of them or sorts them: an append, the last segment and
-//! a page take as long with hundreds of thousands as with none.
+//! That no statement on segments, on restores or on the blobs of snapshots walks through all of them or sorts
+//! them: an append, the last segment and a page take as long with hundreds of thousands as with none.
 
 use rusqlite::types::Value;
 
-use super::{SqliteCatalog, lock, retention, segments, snapshots};
+use super::{SqliteCatalog, lock, restores, retention, segments, snapshots};
 
 /// SQLite's steps for a statement, one a line.
 fn plan(catalog: &SqliteCatalog, sql: &str) -> String {
@@ -93,6 +93,31 @@ fn every_statement_on_snapshots_finds_its_rows_by_an_index() {
     assert!(plan.contains(in_order) && !plan.contains("SCAN ") && !plan.contains("AUTOMATIC"), "{plan}");
 }
 
+#[test]
+fn every_statement_on_restores_finds_its_rows_by_an_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, key) = (folder.path().join("stillpoint.db"), folder.path().join("stillpoint.key"));
+    let catalog = SqliteCatalog::open_with_key_file(&path, &key).unwrap();
+    let in_order = "sqlite_autoindex_restores_1 (cluster=?";
+    let marks = "USING PRIMARY KEY (restore=?)";
+    for (sql, step) in [
+        (restores::PAGE, in_order),
+        (restores::ONE, in_order),
+        (restores::NUMBER, in_order),
+        (restores::URI, in_order),
+        (restores::COUNT, "restores USING COVERING INDEX"),
+        (restores::UNFINISHED, "USING INDEX one_unfinished_restore (cluster=?)"),
+        (restores::UNFINISHED_INTO, "USING INDEX one_unfinished_restore_into (target=?)"),
+        (restores::WRITE, "SEARCH restores USING INTEGER PRIMARY KEY (rowid=?)"),
+        (restores::ADD_MARK, ""),
+        (restores::MARKS, marks),
+        (restores::FORGET_MARKS, marks),
+    ] {
+        let plan = plan(&catalog, sql);
+        assert!(plan.contains(step) && !walks(&plan), "{sql}\n{plan}");
+    }
+}
+
 /// A row that goes takes others along: they must be found without a walk too.
 #[test]
 fn every_reference_has_an_index() {
@@ -110,6 +135,8 @@ fn every_reference_has_an_index() {
         ("snapshot_blobs", "snapshot"),
         ("snapshot_blobs", "blob"),
         ("snapshot_pieces", "snapshot"),
+        ("restores", "cluster"),
+        ("restore_marks", "restore"),
     ] {
         let plan = plan(&catalog, &format!("SELECT 1 FROM {table} WHERE {column} = ?1"));
         assert!(!walks(&plan), "{table}\n{plan}");

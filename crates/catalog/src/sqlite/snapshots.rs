@@ -9,7 +9,7 @@ use stillpoint_core::snapshot::Snapshot;
 use stillpoint_core::{ClusterId, SnapshotId};
 
 use super::rows::{self, all, execute, limit, one, record_of, text_of};
-use super::{leases, retention, store, unless_gone};
+use super::{leases, restores, retention, store, unless_gone};
 use crate::{CatalogError, Lease, Page, Result};
 
 const WHAT: &str = "a snapshot";
@@ -144,6 +144,11 @@ pub fn delete(transaction: &Transaction, cluster: ClusterId, id: SnapshotId, now
         return Err(CatalogError::InUse("the snapshot"));
     }
     if one(transaction, FROM, params![cluster.to_string(), id.to_string()], |_| Ok(()))?.is_some() {
+        return Err(CatalogError::InUse("the snapshot"));
+    }
+    // The one that a restore goes on from is known to whoever is at it: it may be any that is not too late.
+    let restored = restores::unfinished(transaction, cluster)?.map(|restore| restore.time);
+    if snapshot.cut.is_some_and(|cut| restored.is_some_and(|time| cut <= time)) {
         return Err(CatalogError::InUse("the snapshot"));
     }
     let n = number(transaction, cluster, id)?;

@@ -9,6 +9,7 @@ mod checkpoints;
 mod credentials;
 mod leases;
 mod records;
+mod restores;
 mod retention;
 mod segments;
 mod snapshots;
@@ -27,6 +28,7 @@ pub use checkpoints::*;
 pub use credentials::*;
 pub use leases::*;
 pub use records::*;
+pub use restores::*;
 pub use retention::*;
 pub use segments::*;
 pub use snapshots::*;
@@ -116,6 +118,19 @@ macro_rules! conformance_suite {
             one_blob_is_saved_from_doom_by_its_name,
             removing_a_cluster_dooms_the_blobs_of_its_snapshots,
             the_version_counts_snapshots_but_not_their_pieces,
+            one_restore_from_a_cluster_is_unfinished_at_a_time,
+            one_restore_into_a_cluster_is_unfinished_at_a_time,
+            a_restore_reads_back_in_every_state,
+            restores_are_listed_newest_first_and_in_pages,
+            a_restore_is_written_under_the_newest_lease_only,
+            a_restore_never_goes_back_nor_breaks_a_rule,
+            the_connection_string_of_a_target_is_kept_until_the_restore_ends,
+            of_the_marks_of_a_collection_the_last_counts_until_the_restore_ends,
+            a_restore_that_nobody_has_begun_is_killed_when_it_is_cancelled,
+            a_restore_that_is_under_way_stays_cancelled_whatever_is_written,
+            a_snapshot_stays_while_a_restore_may_go_on_from_it,
+            removing_a_cluster_waits_for_restores_and_takes_those_from_it_along,
+            the_version_counts_restores,
         );
     };
     ($fresh:path: $($rule:ident),* $(,)?) => {$(

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use stillpoint_catalog::Catalog;
 
 use crate::Place;
-use crate::conformance::{HA1, PASSWORD, at, key, with_cluster};
+use crate::conformance::{HA1, PASSWORD, at, key, queued_restore, target_uri, with_cluster};
 
 #[tokio::test]
 async fn no_file_holds_a_secret_and_none_may_be_read_by_others() {
@@ -15,6 +15,8 @@ async fn no_file_holds_a_secret_and_none_may_be_read_by_others() {
     let (project, cluster) = with_cluster(&catalog).await;
     let key = key(&project, "abcdefgh", 1);
     catalog.create_credential(&key).await.unwrap();
+    let restore = queued_restore(&cluster, 1);
+    catalog.queue_restore(&restore, Some(&target_uri())).await.unwrap();
     // Open, so that the write-ahead log is there; then closed, when all is in the one file.
     let open = look(&place);
     assert!(open.contains(&"stillpoint.db-wal".to_owned()), "{open:?}");
@@ -23,6 +25,7 @@ async fn no_file_holds_a_secret_and_none_may_be_read_by_others() {
 
     let catalog = place.open().unwrap();
     assert!(catalog.delete_credential(key.id).await.unwrap());
+    catalog.cancel_restore(cluster.id, restore.id, at(9)).await.unwrap();
     catalog.remove_cluster(cluster.id, at(9)).await.unwrap();
     look(&place);
 }

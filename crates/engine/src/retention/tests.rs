@@ -4,9 +4,10 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use stillpoint_catalog::{Catalog, Lease, Page};
 use stillpoint_core::checkpoint::{Checkpoint, Failure, Part, PartId, Reason, State};
+use stillpoint_core::restore::{self, Options, Point, Restore, Target};
 use stillpoint_core::snapshot::{self, Data};
 use stillpoint_core::stream::{Gap, GapCause, OpenTransaction, Segment, Stream, place};
-use stillpoint_core::{CheckpointId, ClusterTime, OpTime, SnapshotId};
+use stillpoint_core::{CheckpointId, ClusterTime, OpTime, RestoreId, SnapshotId};
 use stillpoint_vault::Vault;
 
 use super::*;
@@ -470,7 +471,57 @@ async fn a_snapshot_that_alone_makes_a_kept_checkpoint_restorable_stays() {
     assert!(!world.snapshots().await.contains(&second));
 }
 
+#[tokio::test]
+async fn what_is_being_restored_is_kept_like_a_checkpoint_until_that_is_done() {
+    let world = World::new().await;
+    for hour in 0..100 {
+        world.segment(hour, hour + 1, vec![]).await;
+    }
+    let first = world.snapshot(8, 10, 20).await;
+    let second = world.snapshot(28, 30, 40).await;
+    let third = world.snapshot(58, 60, 70).await;
+    let restore = world.restoring(40).await;
+    // The second has lost something: the first has to do for it.
+    world.catalog.note_damage(world.lease.cluster, second, Some("a pack")).await.unwrap();
+    for _ in 0..2 {
+        world.expire(95).await;
+        assert_eq!(world.snapshots().await, [first, second, third]);
+        assert_eq!(world.known().await, (8..100).collect::<Vec<_>>());
+    }
+    let Holdings { streams, gaps, snapshots } = Holdings::of(&*world.catalog, world.lease.cluster).await.unwrap();
+    let stored = Stored { streams: &streams, gaps: &gaps, snapshots: &snapshots };
+    assert_eq!(stored.base(&PART, restore.time).unwrap().at, world.time(10));
+
+    world.catalog.cancel_restore(world.lease.cluster, restore.id, world.after(96)).await.unwrap();
+    world.expire(96).await;
+    assert_eq!(world.snapshots().await, [third]);
+    assert_eq!(world.known().await, (58..100).collect::<Vec<_>>());
+}
+
 impl World {
+    /// A restore to an hour that waits for somebody to begin it.
+    async fn restoring(&self, hour: i64) -> Restore {
+        let time = self.time(hour);
+        let restore = Restore {
+            id: RestoreId::new(self.after(94), 1),
+            cluster: self.lease.cluster,
+            state: restore::State::Queued,
+            requested: self.after(94),
+            ended: None,
+            point: Point::Time(time),
+            time,
+            target: Target::Hosts("target.example".into()),
+            options: Options { verify: true, ..Options::default() },
+            parts: Vec::new(),
+            cancelled: false,
+            failure: None,
+            trouble: None,
+            verification: None,
+        };
+        self.catalog.queue_restore(&restore, Some(&"mongodb://target.example".into())).await.unwrap();
+        restore
+    }
+
     async fn completed(&self, hour: i64) -> CheckpointId {
         let (id, cut) = (CheckpointId::new(self.after(hour), 2), self.time(hour));
         let queued = Checkpoint::queued(id, self.lease.cluster, self.after(hour));

@@ -23,7 +23,7 @@ pub mod find;
 mod make;
 mod pack;
 mod point;
-mod read;
+pub(crate) mod read;
 pub mod state;
 pub mod unpack;
 pub mod verify;

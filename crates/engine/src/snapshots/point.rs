@@ -57,6 +57,11 @@ impl Archive {
         self.held.stored()
     }
 
+    /// The `featureCompatibilityVersion` that a part had when its stored data was read.
+    pub async fn compatibility(&self, part: &PartId, base: &Data) -> Result<String, SnapshotError> {
+        Ok(unpack::manifest(&self.vault, self.cluster, part, base).await?.compatibility)
+    }
+
     /// All that a part's state at a time is made of.
     pub async fn source(&self, part: &PartId, base: &Data, time: ClusterTime) -> Result<Source, SnapshotError> {
         let manifest = unpack::manifest(&self.vault, self.cluster, part, base).await?;

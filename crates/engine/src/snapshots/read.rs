@@ -599,7 +599,7 @@ fn id_of(ns: &str, document: &RawDocument) -> Result<RawDocumentBuf, SnapshotErr
 }
 
 /// The collections among what a part's catalogue lists. Those of the database `local` are each member's own.
-pub(super) fn listed(documents: &[RawDocumentBuf]) -> Result<Vec<(Uuid, Collection)>, SnapshotError> {
+pub fn listed(documents: &[RawDocumentBuf]) -> Result<Vec<(Uuid, Collection)>, SnapshotError> {
     let mut collections = Vec::with_capacity(documents.len());
     for document in documents {
         let text = |name| document.get_str(name).unwrap_or_default();

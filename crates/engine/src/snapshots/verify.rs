@@ -106,10 +106,11 @@ pub async fn compare(
             continue;
         };
         if stored.collection != collection {
-            result.different.add(ns, difference(&stored.collection, &collection));
+            result.different.add(ns, difference("not the same", &stored.collection, &collection));
             continue;
         }
-        match documents(link, uuid, &collection, time).await {
+        let when = if collection.is_capped() { When::NotBefore(time) } else { When::At(time) };
+        match documents(link, uuid, &collection, when).await {
             Ok(digest) if digest == stored.documents => {
                 result.equal += 1;
                 result.documents += digest.documents;
@@ -135,20 +136,20 @@ pub async fn compare(
     Ok(result)
 }
 
-fn difference(stored: &Collection, live: &Collection) -> String {
+pub fn difference(what: &str, stored: &Collection, live: &Collection) -> String {
     let name = if stored.ns == live.ns { "" } else { " its name," };
     let options = if stored.options == live.options { "" } else { " its options," };
     let indexes = if stored.indexes == live.indexes { "" } else { " its indexes," };
-    format!("not the same:{name}{options}{indexes}").trim_end_matches(',').to_owned()
+    format!("{what}:{name}{options}{indexes}").trim_end_matches(',').to_owned()
 }
 
-async fn documents(
+/// The digest of a collection's documents, read from a part.
+pub async fn documents(
     link: &PartLink,
     uuid: Uuid,
     collection: &Collection,
-    time: ClusterTime,
+    when: When,
 ) -> Result<Digest, SnapshotError> {
-    let when = if collection.is_capped() { When::NotBefore(time) } else { When::At(time) };
     let db = collection.ns.split('.').next().unwrap_or_default();
     let mut documents = link.documents(db, uuid.0, when, Order::Natural).await?;
     let mut digest = Digest::EMPTY;

@@ -16,7 +16,7 @@ const EXACT: u8 = 0;
 const MORE: u8 = 1;
 
 /// The digits of a decimal.
-const DIGITS: u32 = 34;
+pub(crate) const DIGITS: u32 = 34;
 
 pub(super) fn double(key: &mut Vec<u8>, value: f64) {
     if value.is_nan() {
@@ -38,23 +38,41 @@ pub(super) fn integer(key: &mut Vec<u8>, value: i64) {
     write(key, value < 0, double, (!exact).then_some(decimal));
 }
 
-/// From its bits (IEEE 754, the coefficient a binary integer).
 pub(super) fn decimal(key: &mut Vec<u8>, bits: u128) {
-    let negative = bits >> 127 == 1;
-    match (bits >> 122) & 0x1f {
-        0x1f => return key.push(NAN),
-        0x1e => return write(key, negative, f64::INFINITY, None),
-        _ => {}
+    match Parts::of(bits) {
+        Parts::NotANumber => key.push(NAN),
+        Parts::Infinite { negative } => write(key, negative, f64::INFINITY, None),
+        Parts::Finite { magnitude: Decimal { coefficient: 0, .. }, .. } => write(key, false, 0.0, None),
+        Parts::Finite { negative, magnitude } => {
+            let (double, exact) = magnitude.towards_zero();
+            write(key, negative, double, (!exact).then_some(magnitude));
+        }
     }
-    // The other form has coefficients that are too great; those count as zero.
-    let large = (bits >> 125) & 3 == 3;
-    let coefficient = if large { 0 } else { bits & ((1 << 113) - 1) };
-    if coefficient == 0 || coefficient >= 10_u128.pow(DIGITS) {
-        return write(key, false, 0.0, None);
+}
+
+/// What a Decimal128 says.
+pub(crate) enum Parts {
+    NotANumber,
+    Infinite { negative: bool },
+    Finite { negative: bool, magnitude: Decimal },
+}
+
+impl Parts {
+    /// From its bits (IEEE 754, the coefficient a binary integer).
+    pub(crate) fn of(bits: u128) -> Self {
+        let negative = bits >> 127 == 1;
+        match (bits >> 122) & 0x1f {
+            0x1f => return Self::NotANumber,
+            0x1e => return Self::Infinite { negative },
+            _ => {}
+        }
+        // The other form has coefficients that are too great; those count as zero.
+        let large = (bits >> 125) & 3 == 3;
+        let coefficient = if large { 0 } else { bits & ((1 << 113) - 1) };
+        let coefficient = if coefficient < 10_u128.pow(DIGITS) { coefficient } else { 0 };
+        let exponent = ((bits >> 113) & 0x3fff) as i32 - 6176;
+        Self::Finite { negative, magnitude: Decimal { coefficient, exponent } }
     }
-    let decimal = Decimal { coefficient, exponent: ((bits >> 113) & 0x3fff) as i32 - 6176 };
-    let (double, exact) = decimal.towards_zero();
-    write(key, negative, double, (!exact).then_some(decimal));
 }
 
 fn write(key: &mut Vec<u8>, negative: bool, double: f64, decimal: Option<Decimal>) {
@@ -76,11 +94,12 @@ fn write(key: &mut Vec<u8>, negative: bool, double: f64, decimal: Option<Decimal
     }
 }
 
-/// A positive number.
+/// A number that is not negative: the coefficient times ten to the power of the exponent.
 #[derive(Clone, Copy)]
-struct Decimal {
-    coefficient: u128,
-    exponent: i32,
+pub(crate) struct Decimal {
+    /// Less than 10^[`DIGITS`].
+    pub(crate) coefficient: u128,
+    pub(crate) exponent: i32,
 }
 
 impl Decimal {

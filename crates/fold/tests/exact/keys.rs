@@ -21,7 +21,7 @@ fn id(chance: &mut StdRng) -> Bson {
 }
 
 /// Numbers of all types that are near each other, and near where doubles end to be exact.
-fn number(chance: &mut StdRng) -> Bson {
+pub fn number(chance: &mut StdRng) -> Bson {
     let edges = [0, 1, 3, (1 << 53) - 1, 1 << 53, (1 << 55) - 1, 1 << 55, 1 << 62, i64::MAX - 2];
     let sign = if chance.random() { 1 } else { -1 };
     let whole = sign * edges[chance.random_range(0..edges.len())].saturating_add(chance.random_range(0..3));

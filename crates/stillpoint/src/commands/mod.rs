@@ -11,6 +11,7 @@ pub mod oplog;
 pub mod organization;
 mod point;
 pub mod project;
+pub mod restore;
 pub mod serve;
 pub mod snapshot;
 pub mod status;

@@ -12,7 +12,7 @@ use crate::commands::taken::{LOOK_EVERY, cut, is_served, not_found, wait_for_ser
 use crate::config::Config;
 use crate::context::{audited, chance, now, of_cluster, open_catalog};
 use crate::error::CliError;
-use crate::output::{Output, table};
+use crate::output::{Output, size, table};
 
 const KIND: &str = "snapshot";
 
@@ -176,16 +176,6 @@ fn newest(part: &Part) -> Option<Data> {
     part.data.or(part.read)
 }
 
-/// As people read it.
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes} B"),
-        10_000..10_000_000 => format!("{} kB", bytes / 1_000),
-        10_000_000..10_000_000_000 => format!("{} MB", bytes / 1_000_000),
-        _ => format!("{} GB", bytes / 1_000_000_000),
-    }
-}
-
 fn kept_until(snapshot: &Snapshot) -> String {
     match (snapshot.do_not_delete, snapshot.expires) {
         (true, _) => "told otherwise".into(),
@@ -231,18 +221,4 @@ fn print(config: &Config, output: &Output, project: &Project, cluster: &Cluster,
         let head = ["PART", "REPLICA SET", "COLLECTIONS", "DOCUMENTS", "SIZE", "STORED"];
         format!("{}\n\n{}", table(&["", ""], &rows).trim_start(), table(&head, &parts))
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_two_digits_at_least() {
-        for (bytes, text) in
-            [(0, "0 B"), (9_999, "9999 B"), (10_000, "10 kB"), (10_000_000, "10 MB"), (12_345_678_901, "12 GB")]
-        {
-            assert_eq!(size(bytes), text);
-        }
-    }
 }

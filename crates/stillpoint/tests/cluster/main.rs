@@ -14,6 +14,7 @@ mod measured;
 mod movement;
 mod operator_acts;
 mod removed_shards;
+mod restore;
 mod schedule;
 mod shutdown;
 mod snapshots;

@@ -33,7 +33,7 @@ fn now() -> Timestamp {
 }
 
 /// Collections of every kind that is read in its own way.
-async fn furnish(set: &ReplicaSet) {
+pub async fn furnish(set: &ReplicaSet) {
     let run = |command: Document| async move { set.run("shop", command).await.unwrap() };
     run(doc! {"create": "capped", "capped": true, "size": 65536}).await;
     run(doc! {"create": "words", "collation": {"locale": "de", "strength": 2}}).await;
@@ -59,14 +59,14 @@ async fn furnish(set: &ReplicaSet) {
     run(doc! {"insert": "weather", "documents": weather}).await;
 }
 
-async fn ask(server: &Server) -> SnapshotId {
+pub async fn ask(server: &Server) -> SnapshotId {
     let now = now();
     let snapshot = Snapshot::queued(SnapshotId::new(now, rand::random()), server.cluster(), now);
     server.catalog().queue_snapshot(&snapshot).await.unwrap();
     snapshot.id
 }
 
-async fn complete(server: &Server, id: SnapshotId) -> Snapshot {
+pub async fn complete(server: &Server, id: SnapshotId) -> Snapshot {
     let catalog = server.catalog();
     let find = || async { catalog.snapshot(server.cluster(), id).await.unwrap().unwrap() };
     let ended = until(LIMIT, || async { Some(find().await).filter(|snapshot| snapshot.state.ended()) }).await;

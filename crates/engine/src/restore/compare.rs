@@ -1,0 +1,78 @@
+//! Whether the target has what was written into it: every collection, its options and indexes, and a digest of
+//! its documents.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stillpoint_core::verification::PartVerification;
+use stillpoint_fold::gather::is_derived;
+use stillpoint_fold::{Collection, Uuid};
+use stillpoint_mongo::PartLink;
+use stillpoint_mongo::snapshot::When;
+
+use super::RestoreError;
+use super::load::{Written, lasting};
+use super::naming::Naming;
+use crate::snapshots::read::listed;
+use crate::snapshots::verify::{difference, documents};
+
+/// Compares a part of the target with what was written into it, whatever part it was of. Nobody else writes there:
+/// it is read as a majority has it, however long that takes.
+pub async fn compare(
+    link: &PartLink,
+    written: &BTreeMap<Uuid, Written>,
+    naming: &Naming,
+    read: impl Fn(u64),
+) -> Result<PartVerification, RestoreError> {
+    let mut result = PartVerification::new(link.id.clone());
+    let time = link.committed().await?;
+    let there: BTreeMap<_, _> = listed(&link.catalogue_now().await?)?
+        .into_iter()
+        .filter(|(_, one)| !is_derived(&one.ns) && naming.writes(one.ns.split('.').next().unwrap_or_default()))
+        .collect();
+    for (_, missing) in written.iter().filter(|(uuid, _)| !there.contains_key(uuid)) {
+        result.different.add(&missing.collection.ns, "it was written, and the target does not have it");
+    }
+    for (uuid, collection) in there {
+        let ns = &collection.ns;
+        let Some(written) = written.get(&uuid) else {
+            result.different.add(ns, "the target has it, and it was not written");
+            continue;
+        };
+        let expected = lasting(&written.collection);
+        if expected != collection {
+            result.different.add(ns, difference("not as it was written", &expected, &collection));
+            continue;
+        }
+        let digest = documents(link, uuid, &collection, When::NotBefore(time)).await?;
+        read(digest.documents);
+        if digest == written.documents {
+            result.equal += 1;
+            result.documents += digest.documents;
+            result.bytes += digest.bytes;
+            continue;
+        }
+        let (documents, bytes) = (written.documents.documents, written.documents.bytes);
+        result.different.add(
+            ns,
+            format!(
+                "its documents: {documents} of {bytes} bytes were written, and the target has {} of {} bytes",
+                digest.documents, digest.bytes
+            ),
+        );
+    }
+    Ok(result)
+}
+
+/// What the collections became in the last step, with what lets documents expire.
+pub async fn compare_definitions(
+    link: &PartLink,
+    written: &BTreeMap<Uuid, Written>,
+) -> Result<Option<String>, RestoreError> {
+    let there: BTreeMap<_, Collection> = listed(&link.catalogue_now().await?)?.into_iter().collect();
+    let names: BTreeSet<_> = written
+        .iter()
+        .filter(|(uuid, written)| there.get(uuid) != Some(&written.collection))
+        .map(|(_, written)| written.collection.ns.as_str())
+        .collect();
+    Ok(names.first().map(|ns| (*ns).to_owned()))
+}

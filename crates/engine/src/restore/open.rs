@@ -1,0 +1,117 @@
+//! The last step: what lets documents expire, users and roles, and what the target's config servers get to know.
+//!
+//! Until here no router shows anything of what was written. Each of these can be done again.
+
+use std::collections::{BTreeMap, HashSet};
+
+use bson::RawDocumentBuf;
+use stillpoint_core::checkpoint::PartId;
+use stillpoint_core::restore::Options;
+use stillpoint_fold::Uuid;
+use stillpoint_mongo::{Destination, PartLink};
+use tokio_util::sync::CancellationToken;
+
+use super::RestoreError;
+use super::compare::compare_definitions;
+use super::load::{Written, again, expires, parts_of, specs};
+use super::plan::Plan;
+use super::routing::{Routing, TABLES};
+
+pub struct Opening<'a> {
+    pub plan: &'a Plan,
+    pub destination: &'a Destination,
+    pub options: &'a Options,
+    pub routing: &'a Routing,
+    /// By the target's part.
+    pub written: &'a BTreeMap<PartId, BTreeMap<Uuid, Written>>,
+    pub stop: &'a CancellationToken,
+}
+
+impl Opening<'_> {
+    pub async fn open(&self, doing: impl Fn(&str)) -> Result<(), RestoreError> {
+        for target in self.plan.targets() {
+            if let Some(written) = self.written.get(&target.id) {
+                doing("setting when documents expire");
+                self.let_expire(target, written).await?;
+            }
+        }
+        if self.options.users {
+            doing("restoring users and roles");
+            self.users().await?;
+        }
+        if self.plan.has_config() {
+            doing("telling the config servers");
+            self.tell(self.destination.marked()).await?;
+        }
+        again(self.stop, || self.destination.marked().unmark()).await
+    }
+
+    async fn let_expire(&self, target: &PartLink, written: &BTreeMap<Uuid, Written>) -> Result<(), RestoreError> {
+        for Written { collection, .. } in written.values() {
+            let (db, name) = parts_of(&collection.ns);
+            let specs = specs(collection, expires)?;
+            if !specs.is_empty() {
+                again(self.stop, || target.build_indexes(db, name, &specs)).await?;
+            }
+            if let Some(seconds) = collection.options.get("expireAfterSeconds") {
+                again(self.stop, || target.set_expiry(db, name, seconds)).await?;
+            }
+        }
+        match compare_definitions(target, written).await? {
+            None => Ok(()),
+            Some(ns) => Err(RestoreError::Different(format!(
+                "{}: the options or indexes of {ns} are not what they were in the source, after all steps",
+                target.id
+            ))),
+        }
+    }
+
+    /// Those that are there already stay as they are.
+    async fn users(&self) -> Result<(), RestoreError> {
+        let config = self.destination.marked();
+        let (users, roles) = self.routing.users();
+        again(self.stop, || config.insert_admin_rows("system.roles", roles)).await?;
+        again(self.stop, || config.insert_admin_rows("system.users", users)).await
+    }
+
+    async fn tell(&self, config: &PartLink) -> Result<(), RestoreError> {
+        let (naming, shards) = (&self.plan.naming, &self.plan.shards);
+        for (shard, zones) in self.routing.zones()? {
+            let Some(to) = shards.get(shard) else { continue };
+            for zone in zones {
+                again(self.stop, || config.add_to_zone(to, &zone)).await?;
+            }
+        }
+        for table in TABLES {
+            let rows = self.routing.rows(table, naming, shards)?;
+            again(self.stop, || config.insert_config_rows(table, &rows)).await?;
+            let there = again(self.stop, || config.config_rows(table)).await?;
+            let there: HashSet<_> = there.iter().map(|row| row.as_bytes()).collect();
+            if let Some(missing) = rows.iter().find(|row| !there.contains(row.as_bytes())) {
+                return Err(RestoreError::Different(format!(
+                    "config.{table} of the target has not the row that was written into it: {missing:?}"
+                )));
+            }
+        }
+        self.refresh(config).await
+    }
+
+    /// Shards learn what they have at once, and not from the first router that comes.
+    async fn refresh(&self, config: &PartLink) -> Result<(), RestoreError> {
+        let names = |rows: Vec<RawDocumentBuf>| -> Vec<String> {
+            rows.iter().filter_map(|row| row.get_str("_id").ok().map(str::to_owned)).collect()
+        };
+        let (naming, shards) = (&self.plan.naming, &self.plan.shards);
+        let databases = names(self.routing.rows("databases", naming, shards)?);
+        let collections = names(self.routing.rows("collections", naming, shards)?);
+        for target in self.plan.targets().into_iter().filter(|target| target.id != config.id) {
+            for db in &databases {
+                again(self.stop, || target.refresh_database(db)).await?;
+            }
+            for ns in &collections {
+                again(self.stop, || target.refresh_collection(ns)).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,385 @@
+//! Which part goes where, and whether the target will do: looked at before anything is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bson::doc;
+use stillpoint_core::checkpoint::PartId;
+use stillpoint_core::restore::{Amount, Options, Part, Restore};
+use stillpoint_core::snapshot::Data;
+use stillpoint_core::{ClusterTime, RestoreId};
+use stillpoint_fold::gather::is_derived;
+use stillpoint_mongo::privileges::restore_grant_commands;
+use stillpoint_mongo::target::survey::Survey;
+use stillpoint_mongo::{Destination, PartLink};
+
+use super::RestoreError;
+use super::naming::{Naming, is_internal};
+use crate::snapshots::Archive;
+use crate::snapshots::read::listed;
+
+/// Collections of a target that is not empty are named up to so many.
+const NAMED: usize = 5;
+/// What a shard's server takes in a second, about: for an estimate only.
+const BYTES_A_SECOND: u64 = 40_000_000;
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Plan {
+    pub time: ClusterTime,
+    pub naming: Naming,
+    /// Each shard of the source, and the target's that takes its data.
+    pub shards: BTreeMap<String, String>,
+    pub steps: Vec<Step>,
+}
+
+/// The data of one part, and the part of the target that takes it.
+#[derive(Debug)]
+pub struct Step {
+    pub part: PartId,
+    pub base: Data,
+    /// The target's.
+    pub to: PartLink,
+}
+
+/// What a plan was found to come to, for an operator.
+#[derive(Debug, Clone, Default)]
+pub struct Outlook {
+    /// Of bytes that are free on a part's disk, by the target's part.
+    pub free: BTreeMap<String, u64>,
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// # Errors
+    /// A time that cannot be restored; parts and shards that do not fit together.
+    pub async fn make(
+        archive: &Archive,
+        destination: &Destination,
+        options: &Options,
+        time: ClusterTime,
+    ) -> Result<Plan, RestoreError> {
+        let naming = Naming::new(&options.only)?;
+        let parts = archive.parts(time);
+        if parts.is_empty() {
+            return Err(RestoreError::refused(format!(
+                "no snapshot is as of {time} or before: there is nothing to restore"
+            )));
+        }
+        let mut bases = BTreeMap::new();
+        for part in &parts {
+            let base = archive.base(part, time).map_err(|why| {
+                let why: Vec<_> = why.iter().map(ToString::to_string).collect();
+                RestoreError::Refused(format!("{time} cannot be restored: {}", why.join(" ")))
+            })?;
+            bases.insert(part.clone(), base);
+        }
+        let targets = destination.parts().await?;
+        let of = |part: &PartId| bases[part];
+        let (shards, steps) = match (destination, &options.part) {
+            (Destination::ReplicaSet(set), Some(part)) => {
+                let PartId::Shard(name) = part else {
+                    return Err(RestoreError::refused(
+                        "the config servers' data has no use in a replica set: name a shard",
+                    ));
+                };
+                if !bases.contains_key(part) {
+                    return Err(RestoreError::Refused(format!(
+                        "there is no shard {name} at that time: it has {}",
+                        names(&parts)
+                    )));
+                }
+                let step = Step { part: part.clone(), base: of(part), to: set.clone() };
+                (BTreeMap::from([(name.clone(), set.replica_set.clone())]), vec![step])
+            }
+            (Destination::ReplicaSet(_), None) => {
+                return Err(RestoreError::Refused(format!(
+                    "the target is a single replica set: name the one part that it is to have with --part ({})",
+                    names(&parts)
+                )));
+            }
+            (Destination::Cluster(_), Some(_)) => {
+                return Err(RestoreError::refused(
+                    "the target is a sharded cluster: a single part goes into a replica set",
+                ));
+            }
+            (Destination::Cluster(_), None) => {
+                let sources: Vec<_> = parts.iter().filter_map(shard).collect();
+                let there: Vec<_> = targets.iter().filter_map(|target| shard(&target.id)).collect();
+                let shards = mapped(&sources, &there, &options.shards)?;
+                let step = |part: &PartId| {
+                    let to = match part {
+                        PartId::Shard(name) => PartId::Shard(shards.get(name)?.clone()),
+                        PartId::ConfigServers => PartId::ConfigServers,
+                    };
+                    let to = targets.iter().find(|target| target.id == to)?.clone();
+                    Some(Step { part: part.clone(), base: of(part), to })
+                };
+                let steps: Vec<_> = parts.iter().filter_map(step).collect();
+                (shards, steps)
+            }
+        };
+        Ok(Plan { time, naming, shards, steps })
+    }
+
+    /// As a record has it.
+    pub fn parts(&self, job: impl Fn(&PartId) -> RestoreId) -> Vec<Part> {
+        let part = |step: &Step| Part {
+            job: job(&step.part),
+            id: step.part.clone(),
+            shard: shard(&step.to.id).map(str::to_owned).filter(|_| self.has_config()),
+            expected: expected(step),
+            written: Amount::default(),
+            doing: None,
+        };
+        self.steps.iter().map(part).collect()
+    }
+
+    /// Whether the config servers' data is restored.
+    pub fn has_config(&self) -> bool {
+        self.steps.iter().any(|step| step.part == PartId::ConfigServers)
+    }
+
+    /// The parts of the target that are written to, each once.
+    pub fn targets(&self) -> Vec<&PartLink> {
+        let mut targets = Vec::<&PartLink>::new();
+        for step in &self.steps {
+            if !targets.iter().any(|target| target.id == step.to.id) {
+                targets.push(&step.to);
+            }
+        }
+        targets
+    }
+
+    /// About how long the load takes, in seconds: the part that takes longest.
+    pub fn estimate(&self) -> u64 {
+        let mut bytes = BTreeMap::<&PartId, u64>::new();
+        for step in &self.steps {
+            *bytes.entry(&step.to.id).or_default() += expected(step).bytes;
+        }
+        bytes.values().max().copied().unwrap_or_default() / BYTES_A_SECOND + 1
+    }
+
+    /// Looks at the target.
+    ///
+    /// # Errors
+    /// Whatever makes it unfit. `ours` is the restore that it may hold a part of already.
+    pub async fn check(
+        &self,
+        archive: &Archive,
+        destination: &Destination,
+        source: &str,
+        ours: Option<RestoreId>,
+    ) -> Result<Outlook, RestoreError> {
+        if destination.identity().await?.is_some_and(|identity| identity == source) {
+            return Err(RestoreError::refused(
+                "the target is the source itself: a restore never writes into what it is of",
+            ));
+        }
+        let mut outlook = Outlook::default();
+        let mut is_ours = false;
+        let mut full = Vec::new();
+        for target in destination.parts().await? {
+            let survey = target.survey().await?;
+            privileges(&target, &survey)?;
+            if target.id == destination.marked().id {
+                is_ours = self.check_mark(&target, ours).await?;
+            }
+            full.extend(self.occupied(&survey)?.into_iter().map(|ns| format!("{ns} ({})", target.id)));
+            if target.id == PartId::ConfigServers {
+                full.extend(self.known(&target).await?);
+            }
+            for step in self.steps.iter().filter(|step| step.to.id == target.id) {
+                self.compatible(archive, step, &survey).await?;
+            }
+            if let Some(free) = survey.free {
+                let needed: u64 =
+                    self.steps.iter().filter(|step| step.to.id == target.id).map(|step| expected(step).bytes).sum();
+                if needed > free {
+                    outlook.warnings.push(format!(
+                        "{}: {needed} bytes of documents go onto a disk with {free} free; they are stored compressed, \
+                         which may or may not suffice",
+                        target.id
+                    ));
+                }
+                outlook.free.insert(target.id.to_string(), free);
+            }
+        }
+        if !full.is_empty() && !is_ours {
+            let more = full.len().saturating_sub(NAMED);
+            let named = full[..full.len() - more].join(", ");
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            return Err(RestoreError::Refused(format!(
+                "the target is not empty: it has {named}{more}. A restore only writes into an empty one: drop what is \
+                 there, or name another target"
+            )));
+        }
+        Ok(outlook)
+    }
+
+    /// Whether the target's mark is of the restore itself; another's makes it unfit.
+    async fn check_mark(&self, target: &PartLink, ours: Option<RestoreId>) -> Result<bool, RestoreError> {
+        let mut is_ours = false;
+        for mark in target.marks().await? {
+            let id = mark.get_str("_id").unwrap_or("?");
+            match ours {
+                Some(ours) if id == ours.to_string() => is_ours = true,
+                _ => {
+                    return Err(RestoreError::Refused(format!(
+                        "the target holds a part of another restore, {id}, that did not end: drop its databases, then \
+                         config.{} on {}, and restore again",
+                        stillpoint_mongo::target::routing::MARK,
+                        target.id
+                    )));
+                }
+            }
+        }
+        Ok(is_ours)
+    }
+
+    /// What the part has already where something is to be written.
+    fn occupied(&self, survey: &Survey) -> Result<Vec<String>, RestoreError> {
+        let there = listed(&survey.catalogue)?.into_iter().map(|(_, collection)| collection.ns);
+        Ok(there.filter(|ns| !is_derived(ns) && self.naming.writes(ns.split('.').next().unwrap_or_default())).collect())
+    }
+
+    /// What the config servers know already.
+    async fn known(&self, config: &PartLink) -> Result<Vec<String>, RestoreError> {
+        let mut known = Vec::new();
+        for table in ["databases", "collections", "tags"] {
+            for row in config.config_rows(table).await? {
+                let name = row.get_str(if table == "tags" { "ns" } else { "_id" }).unwrap_or("?").to_owned();
+                let db = name.split('.').next().unwrap_or_default();
+                if !is_internal(db) && self.naming.writes(db) {
+                    known.push(format!("{name} (config.{table})"));
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// What is written for one version is not what another one reads.
+    async fn compatible(&self, archive: &Archive, step: &Step, survey: &Survey) -> Result<(), RestoreError> {
+        let theirs = archive.compatibility(&step.part, &step.base).await?;
+        let number = |version: &str| version.split('.').map(|n| n.parse::<u32>().ok()).collect::<Option<Vec<_>>>();
+        let (source, target) = (number(&theirs), number(&survey.compatibility));
+        let fits = match (source, target) {
+            // Rows of config servers are not the same in all versions.
+            (Some(source), Some(target)) if self.has_config() => source == target,
+            (Some(source), Some(target)) => source <= target,
+            _ => false,
+        };
+        if fits {
+            return Ok(());
+        }
+        let needed = if self.has_config() { "the same" } else { "the same or a later one" };
+        Err(RestoreError::Refused(format!(
+            "{}: its featureCompatibilityVersion is {}, and the data is of {theirs}: it must be {needed} \
+             (setFeatureCompatibilityVersion)",
+            step.to.id, survey.compatibility
+        )))
+    }
+
+    /// The mark that the target gets before anything else.
+    pub fn mark(restore: &Restore, now: jiff::Timestamp) -> bson::Document {
+        doc! {
+            "_id": restore.id.to_string(),
+            "what": "stillpoint is restoring into this cluster: until this collection is gone it is not whole",
+            "cluster": restore.cluster.to_string(),
+            "time": restore.time.to_string(),
+            "started": bson::DateTime::from_millis(now.as_millisecond()),
+        }
+    }
+}
+
+fn privileges(target: &PartLink, survey: &Survey) -> Result<(), RestoreError> {
+    if survey.missing.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<_> = survey
+        .missing
+        .iter()
+        .map(|need| format!("{} (action `{}` on {})", need.what, need.action, need.resource))
+        .collect();
+    Err(RestoreError::Refused(format!(
+        "{}: the user of the target may not {}. In mongosh, on the primary of each part of the target:\n{}",
+        target.id,
+        list.join("; nor "),
+        restore_grant_commands().join("\n")
+    )))
+}
+
+/// As far as the stored data tells.
+fn expected(step: &Step) -> Amount {
+    let Data { collections, documents, bytes, .. } = step.base;
+    Amount { collections, documents, bytes }
+}
+
+fn shard(part: &PartId) -> Option<&str> {
+    match part {
+        PartId::Shard(name) => Some(name),
+        PartId::ConfigServers => None,
+    }
+}
+
+fn names(parts: &[PartId]) -> String {
+    parts.iter().filter_map(shard).collect::<Vec<_>>().join(", ")
+}
+
+/// The target's shard for each of the source: as was asked; then in the order of their names; when there are
+/// not enough, some take the data of several.
+fn mapped(
+    sources: &[&str],
+    targets: &[&str],
+    asked: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, RestoreError> {
+    for (from, to) in asked {
+        if !sources.contains(&from.as_str()) {
+            return Err(RestoreError::Refused(format!(
+                "the source has no shard {from}: it has {}",
+                sources.join(", ")
+            )));
+        }
+        if !targets.contains(&to.as_str()) {
+            return Err(RestoreError::Refused(format!("the target has no shard {to}: it has {}", targets.join(", "))));
+        }
+    }
+    if targets.is_empty() {
+        return Err(RestoreError::refused("the target has no shard: add some first"));
+    }
+    let taken: BTreeSet<_> = asked.values().map(String::as_str).collect();
+    let free = targets.iter().filter(|target| !taken.contains(*target));
+    let mut next = free.chain(targets.iter().cycle());
+    let to = |source: &&str| {
+        let to = asked.get(*source).cloned().or_else(|| next.next().map(|to| (*to).to_owned()));
+        to.map(|to| ((*source).to_owned(), to))
+    };
+    Ok(sources.iter().filter_map(to).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(sources: &[&str], targets: &[&str], asked: &[(&str, &str)]) -> Result<Vec<(String, String)>, RestoreError> {
+        let asked = asked.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect();
+        mapped(sources, targets, &asked).map(|all| all.into_iter().collect())
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect()
+    }
+
+    #[test]
+    fn shards_are_taken_as_asked_then_in_order() {
+        assert_eq!(map(&["a", "b"], &["x", "y"], &[]).unwrap(), pairs(&[("a", "x"), ("b", "y")]));
+        assert_eq!(map(&["a", "b"], &["x", "y"], &[("a", "y")]).unwrap(), pairs(&[("a", "y"), ("b", "x")]));
+        assert_eq!(map(&["a"], &["x", "y"], &[]).unwrap(), pairs(&[("a", "x")]));
+        let fewer = map(&["a", "b", "c"], &["x", "y"], &[]).unwrap();
+        assert_eq!(fewer, pairs(&[("a", "x"), ("b", "y"), ("c", "x")]));
+        assert_eq!(map(&["a", "b"], &["x"], &[("a", "x")]).unwrap(), pairs(&[("a", "x"), ("b", "x")]));
+        for (targets, asked) in [(&["x"][..], ("z", "x")), (&["x"], ("a", "z")), (&[], ("a", "x"))] {
+            assert!(matches!(map(&["a"], targets, &[asked]), Err(RestoreError::Refused(_))));
+        }
+        assert!(matches!(map(&["a"], &[], &[]), Err(RestoreError::Refused(_))));
+    }
+}

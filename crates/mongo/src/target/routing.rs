@@ -1,0 +1,105 @@
+//! What the config servers of a target know of its collections, and the mark of an unfinished restore.
+//!
+//! The mark is a document on the target itself: whoever finds the target half full, by whatever means, can find
+//! out why. It is written before anything else, and its collection dropped when the restore is finished.
+
+use std::time::Duration;
+
+use bson::raw::{RawArrayBuf, RawDocumentBuf};
+use bson::{Bson, Document, doc, rawdoc};
+
+use super::write::is_there;
+use crate::error::Result;
+use crate::part::PartLink;
+use crate::privileges::{CONTROL_ROUTING, MARK_TARGET, Need, READ_CONFIG, UNMARK_TARGET, WRITE_ROUTING};
+
+/// In the database `config`.
+pub const MARK: &str = "stillpoint.restore";
+const LIMIT: Duration = Duration::from_secs(60);
+/// `NamespaceNotFound`
+const NO_SUCH_COLLECTION: i32 = 26;
+/// Rows that are inserted at once.
+const AT_ONCE: usize = 1_000;
+
+impl PartLink {
+    /// All rows of a collection of `config`, as a majority has them.
+    pub async fn config_rows(&self, collection: &str) -> Result<Vec<RawDocumentBuf>> {
+        let command = rawdoc! {"find": collection, "sort": {"_id": 1}, "readConcern": {"level": "majority"}};
+        self.all("config", &READ_CONFIG, command).await
+    }
+
+    /// Inserts rows into a collection of `config`. Those whose `_id` is there count as written.
+    pub async fn insert_config_rows(&self, collection: &str, rows: &[RawDocumentBuf]) -> Result<()> {
+        self.insert_rows("config", collection, rows, &WRITE_ROUTING).await
+    }
+
+    /// The same for users and roles: `admin.system.users` and `admin.system.roles`.
+    pub async fn insert_admin_rows(&self, collection: &str, rows: &[RawDocumentBuf]) -> Result<()> {
+        self.insert_rows("admin", collection, rows, &crate::privileges::WRITE_USERS).await
+    }
+
+    async fn insert_rows(&self, db: &str, collection: &str, rows: &[RawDocumentBuf], need: &Need) -> Result<()> {
+        for some in rows.chunks(AT_ONCE) {
+            let mut documents = RawArrayBuf::new();
+            some.iter().for_each(|row| documents.push(row));
+            let command = rawdoc! {
+                "insert": collection,
+                "ordered": false,
+                "writeConcern": {"w": "majority", "wtimeout": 60_000},
+                "documents": documents,
+            };
+            let reply = self.write(db, need, command, LIMIT * 2).await?;
+            let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+            if let Some(error) = errors.iter().filter_map(Bson::as_document).find(|error| !is_there(error)) {
+                let why = error.get_str("errmsg").unwrap_or("no message");
+                return Err(self.not_understood(need, format!("a row of {db}.{collection} is refused: {why}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a shard into a zone; to be sent to the config servers.
+    pub async fn add_to_zone(&self, shard: &str, zone: &str) -> Result<()> {
+        let command = doc! {
+            "_configsvrAddShardToZone": shard, "zone": zone,
+            "writeConcern": {"w": "majority", "wtimeout": 60_000}, "maxTimeMS": 60_000,
+        };
+        self.run("admin", &CONTROL_ROUTING, command).await.map(drop)
+    }
+
+    /// Makes a shard ask the config servers what they know of a database.
+    pub async fn refresh_database(&self, db: &str) -> Result<()> {
+        self.run("admin", &CONTROL_ROUTING, doc! {"_flushDatabaseCacheUpdates": db, "maxTimeMS": 60_000})
+            .await
+            .map(drop)
+    }
+
+    /// The same of a sharded collection.
+    pub async fn refresh_collection(&self, ns: &str) -> Result<()> {
+        let command = doc! {"_flushRoutingTableCacheUpdates": ns, "maxTimeMS": 60_000};
+        self.run("admin", &CONTROL_ROUTING, command).await.map(drop)
+    }
+
+    /// The marks of unfinished restores: one, or none.
+    pub async fn marks(&self) -> Result<Vec<Document>> {
+        let rows = self.config_rows(MARK).await?;
+        rows.iter()
+            .map(|row| Document::try_from(row).map_err(|e| self.not_understood(&MARK_TARGET, e.to_string())))
+            .collect()
+    }
+
+    pub async fn mark(&self, mark: &Document) -> Result<()> {
+        let row = RawDocumentBuf::try_from(mark).map_err(|e| self.not_understood(&MARK_TARGET, e.to_string()))?;
+        self.insert_rows("config", MARK, &[row], &MARK_TARGET).await
+    }
+
+    pub async fn unmark(&self) -> Result<()> {
+        let command = doc! {"drop": MARK, "writeConcern": {"w": "majority", "wtimeout": 60_000}, "maxTimeMS": 60_000};
+        match self.client.database("config").run_command(command).await {
+            Err(e) if matches!(e.kind.as_ref(), mongodb::error::ErrorKind::Command(e) if e.code == NO_SUCH_COLLECTION) => {
+                Ok(())
+            }
+            reply => self.confirmed(&UNMARK_TARGET, reply).map(drop),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What a part of a target is like before anything is written.
+
+use bson::{Bson, RawDocumentBuf, doc, rawdoc};
+
+use crate::error::Result;
+use crate::part::PartLink;
+use crate::privileges::{self, Need, READ_DATA, RESTORE, SEE_SPACE};
+
+/// What was found of a part.
+#[derive(Debug)]
+pub struct Survey {
+    /// `featureCompatibilityVersion`.
+    pub compatibility: String,
+    /// Its collections and views, each as `$listCatalog` has it.
+    pub catalogue: Vec<RawDocumentBuf>,
+    /// Bytes that are free on its primary's disk, where the server tells.
+    pub free: Option<u64>,
+    /// What the user may not do, and would have to.
+    pub missing: Vec<&'static Need>,
+}
+
+impl PartLink {
+    /// Looks at a part of a target.
+    pub async fn survey(&self) -> Result<Survey> {
+        let missing = privileges::missing(self, RESTORE).await?;
+        if !missing.is_empty() {
+            return Ok(Survey { compatibility: String::new(), catalogue: Vec::new(), free: None, missing });
+        }
+        let (compatibility, catalogue, free) =
+            tokio::try_join!(self.compatibility(), self.catalogue_now(), self.free())?;
+        Ok(Survey { compatibility, catalogue, free, missing })
+    }
+
+    /// Every collection and view of the part as a majority has them, each as `$listCatalog` has it.
+    pub async fn catalogue_now(&self) -> Result<Vec<RawDocumentBuf>> {
+        let command = rawdoc! {
+            "aggregate": 1,
+            "pipeline": [{"$listCatalog": {}}],
+            "cursor": {},
+            "readConcern": {"level": "majority"},
+            "maxTimeMS": 60_000,
+        };
+        self.all("admin", &READ_DATA, command).await
+    }
+
+    async fn free(&self) -> Result<Option<u64>> {
+        let stats = self.run("admin", &SEE_SPACE, doc! {"dbStats": 1, "maxTimeMS": 10_000}).await?;
+        let number = |name: &str| match stats.get(name) {
+            Some(Bson::Double(n)) if *n >= 0.0 => Some(*n as u64),
+            Some(Bson::Int64(n)) => u64::try_from(*n).ok(),
+            Some(Bson::Int32(n)) => u64::try_from(*n).ok(),
+            _ => None,
+        };
+        Ok(number("fsTotalSize").zip(number("fsUsedSize")).map(|(total, used)| total.saturating_sub(used)))
+    }
+}

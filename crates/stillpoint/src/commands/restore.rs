@@ -1,0 +1,335 @@
+//! `stillpoint restore`
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use stillpoint_catalog::{Catalog, Cluster, Page};
+use stillpoint_core::RestoreId;
+use stillpoint_core::checkpoint::PartId;
+use stillpoint_core::restore::{Amount, Only, Options, Part, Point as Asked, Restore, State, Target};
+use stillpoint_engine::restore::RestoreError;
+use stillpoint_engine::restore::plan::{Outlook, Plan};
+use stillpoint_mongo::Destination;
+
+use super::part_name;
+use super::point::Point;
+use super::taken::{is_served, not_found, wait_for_server};
+use crate::cli::{RestoreArgs, RestoreCommand, RestoreTask, UriArgs};
+use crate::config::Config;
+use crate::context::{self, audited, chance, now, of_cluster, open_catalog};
+use crate::error::CliError;
+use crate::output::{Output, size, table};
+
+const KIND: &str = "restore";
+/// From one line of progress to the next.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+pub async fn run(config: &Config, output: &Output, command: RestoreCommand) -> Result<(), CliError> {
+    match (command.task, command.begin) {
+        (Some(task), _) => look(config, output, task).await,
+        (None, Some(args)) => begin(config, output, args).await,
+        (None, None) => Err(CliError::Usage("say what to restore, or one of list, show, cancel: see --help".into())),
+    }
+}
+
+async fn look(config: &Config, output: &Output, task: RestoreTask) -> Result<(), CliError> {
+    let catalog = open_catalog(config)?;
+    match task {
+        RestoreTask::List { of, limit } => {
+            let (_, cluster) = of_cluster(&*catalog, &of).await?;
+            let restores = catalog.restores(cluster.id, Page { skip: 0, take: limit }).await?;
+            let documents: Vec<_> = restores.iter().map(document).collect();
+            output.print(&documents.into(), || {
+                let row = |one: &Restore| {
+                    let Amount { documents, bytes, .. } = one.written();
+                    vec![
+                        one.id.to_string(),
+                        one.requested.to_string(),
+                        one.state.name().into(),
+                        format!("{} ({})", one.time.date(), one.time),
+                        documents.to_string(),
+                        size(bytes),
+                        target(one),
+                    ]
+                };
+                let head = ["ID", "REQUESTED", "STATE", "AS OF", "DOCUMENTS", "SIZE", "INTO"];
+                table(&head, &restores.iter().map(row).collect::<Vec<_>>())
+            });
+            Ok(())
+        }
+        RestoreTask::Show { of, id } => {
+            let (project, cluster) = of_cluster(&*catalog, &of).await?;
+            let found = catalog.restore(cluster.id, id).await?;
+            let found = found.ok_or_else(|| not_found(KIND, &project, &cluster, id))?;
+            output.print(&document(&found), || shown(&found));
+            Ok(())
+        }
+        RestoreTask::Cancel { of, id } => {
+            let (_, cluster) = of_cluster(&*catalog, &of).await?;
+            catalog.cancel_restore(cluster.id, id, now()).await?;
+            audited(&*catalog, format!("restore cancel {id}")).await;
+            eprintln!("asked; a target that was written to keeps what it has, and its mark");
+            Ok(())
+        }
+    }
+}
+
+/// Asks for a restore, and follows it; or only says what it would come to.
+async fn begin(config: &Config, output: &Output, args: RestoreArgs) -> Result<(), CliError> {
+    let options = options(&args)?;
+    let point = Point::open(config, &args.point, &[]).await?;
+    let catalog = &*point.catalog;
+    let (target, uri, kept_apart) = target_of(catalog, &args).await?;
+    eprintln!("looking at the target");
+    let destination = Destination::connect(&uri).await?;
+    let plan = Plan::make(&point.archive, &destination, &options, point.time).await.map_err(refused)?;
+    let outlook = plan.check(&point.archive, &destination, &point.cluster.identity, None).await.map_err(refused)?;
+    outlook.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    let parts = plan.parts(|_| RestoreId::new(now(), chance()));
+    if args.dry_run {
+        output.print(&planned(&point, &plan, &parts, &outlook), || planned_text(&point, &plan, &parts));
+        return Ok(());
+    }
+    wait_for_server(catalog, &point.cluster).await?;
+    let restore = Restore {
+        id: RestoreId::new(now(), chance()),
+        cluster: point.cluster.id,
+        state: State::Queued,
+        requested: now(),
+        ended: None,
+        point: match (args.point.checkpoint, args.point.snapshot) {
+            (Some(id), _) => Asked::Checkpoint(id),
+            (_, Some(id)) => Asked::Snapshot(id),
+            _ => Asked::Time(point.time),
+        },
+        time: point.time,
+        target,
+        options,
+        parts,
+        cancelled: false,
+        failure: None,
+        trouble: None,
+        verification: None,
+    };
+    catalog.queue_restore(&restore, Some(&uri).filter(|_| kept_apart)).await?;
+    audited(catalog, format!("restore {} of cluster {} to {}", restore.id, restore.cluster, restore.time)).await;
+    let ended = match args.no_wait {
+        true => restore,
+        false => follow(catalog, &point.cluster, restore.id).await?,
+    };
+    output.print(&document(&ended), || shown(&ended));
+    match ended.state {
+        State::Broken => Err(CliError::Failed(format!("the restore failed: {}", ended.failure.unwrap_or_default()))),
+        State::Killed => Err(CliError::Failed(
+            "the restore was ended before it was whole: empty the target (drop its databases, then \
+             config.stillpoint.restore) before another one"
+                .into(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn refused(why: RestoreError) -> CliError {
+    CliError::Failed(format!("{why}\nNothing was written."))
+}
+
+fn options(args: &RestoreArgs) -> Result<Options, CliError> {
+    let pair = |text: &str| text.split_once('=').map(|(from, to)| (from.to_owned(), to.to_owned()));
+    let mut shards = BTreeMap::new();
+    for text in &args.shard_map {
+        let (from, to) =
+            pair(text).ok_or_else(|| CliError::Usage(format!("--shard-map {text:?}: write it as FROM=TO")))?;
+        if shards.insert(from.clone(), to).is_some() {
+            return Err(CliError::Usage(format!("--shard-map names {from} twice")));
+        }
+    }
+    let only = args.only.iter().map(|text| match pair(text) {
+        Some((from, to)) => Only { from, to: Some(to) },
+        None => Only { from: text.clone(), to: None },
+    });
+    Ok(Options {
+        shards,
+        part: args.part.as_ref().map(|name| match name.as_str() {
+            "config" => PartId::ConfigServers,
+            name => PartId::Shard(name.to_owned()),
+        }),
+        only: only.collect(),
+        users: args.users,
+        verify: !args.no_verify,
+    })
+}
+
+/// Where to; how it is reached, and whether that must be kept with the restore.
+async fn target_of(catalog: &dyn Catalog, args: &RestoreArgs) -> Result<(Target, SecretString, bool), CliError> {
+    if let Some(name) = &args.to_cluster {
+        let project = args.to_project.as_ref().unwrap_or(&args.point.of.project.project);
+        let project = context::project(catalog, project).await?;
+        let cluster = catalog.cluster_named(project.id, name).await?;
+        let list = format!("cluster list --project {}", project.name);
+        let cluster = cluster.ok_or_else(|| CliError::NotFound { kind: "cluster", name: name.clone(), list })?;
+        return Ok((Target::Cluster(cluster.id), cluster.uri, false));
+    }
+    if args.to.is_none() && args.to_file.is_none() {
+        return Err(CliError::Usage("say where to, with --to, --to-file or --to-cluster".into()));
+    }
+    let uri = context::uri(&UriArgs { uri: args.to.clone(), uri_file: args.to_file.clone() })?;
+    let uri = uri.ok_or_else(|| CliError::Usage("the target has no connection string".into()))?;
+    let destination = Destination::connect(&uri).await?;
+    Ok((Target::Hosts(destination.marked().replica_set.clone()), uri, true))
+}
+
+/// Waits for the end, telling how far it is.
+async fn follow(catalog: &dyn Catalog, cluster: &Cluster, id: RestoreId) -> Result<Restore, CliError> {
+    let begun = Instant::now();
+    let (mut told, mut trouble) = (None, None);
+    let mut last = Amount::default();
+    loop {
+        let found = catalog.restore(cluster.id, id).await?;
+        let restore = found.ok_or_else(|| CliError::Failed("the restore was deleted meanwhile".into()))?;
+        let line = progress(&restore, last, TELL_EVERY);
+        last = restore.written();
+        if restore.state != State::Queued && told.as_ref() != Some(&line) {
+            eprintln!("{line}");
+            told = Some(line);
+        }
+        if restore.trouble != trouble {
+            trouble = restore.trouble.clone();
+            trouble.iter().for_each(|trouble| eprintln!("{trouble}"));
+        }
+        if restore.state.ended() {
+            eprintln!("after {} s", begun.elapsed().as_secs());
+            return Ok(restore);
+        }
+        if !is_served(catalog, cluster).await? {
+            return Err(CliError::Failed(format!(
+                "the server has stopped before restore {id} was finished: start `stillpoint serve` again, it goes on \
+                 with it"
+            )));
+        }
+        tokio::time::sleep(TELL_EVERY).await;
+    }
+}
+
+/// A line that tells how far it is, and what came in the last moment.
+fn progress(restore: &Restore, before: Amount, moment: Duration) -> String {
+    let step = match restore.state {
+        State::Queued => "waiting for the server",
+        State::Checking => "looking at the target, and following the stored oplogs to the time",
+        State::Loading => "writing",
+        State::Verifying => "comparing the target with what was written",
+        State::Opening => "telling the config servers",
+        State::Finished => "finished",
+        State::Broken => "broken",
+        State::Killed => "ended",
+    };
+    let (written, expected) = (restore.written(), restore.expected());
+    let mut line = step.to_owned();
+    if written.documents > 0 {
+        line += &format!("; {} documents, {}", written.documents, size(written.bytes));
+        if restore.state == State::Loading && expected.bytes > 0 {
+            line += &format!(" of about {}", size(expected.bytes));
+            let rate = written.bytes.saturating_sub(before.bytes) / moment.as_secs().max(1);
+            if let Some(left) = expected.bytes.saturating_sub(written.bytes).checked_div(rate) {
+                line += &format!(", {} a second, about {left} s left", size(rate));
+            }
+        }
+    }
+    for part in &restore.parts {
+        if let Some(doing) = &part.doing {
+            line += &format!("; {}: {doing}", part_name(&part.id));
+        }
+    }
+    line
+}
+
+fn target(restore: &Restore) -> String {
+    match &restore.target {
+        Target::Cluster(id) => format!("cluster {id}"),
+        Target::Hosts(hosts) => hosts.clone(),
+    }
+}
+
+fn amount(amount: Amount) -> Value {
+    json!({"collections": amount.collections, "documents": amount.documents, "bytes": amount.bytes})
+}
+
+fn part_document(part: &Part) -> Value {
+    json!({
+        "part": part_name(&part.id),
+        "into": part.shard,
+        "expected": amount(part.expected),
+        "written": amount(part.written),
+        "doing": part.doing,
+    })
+}
+
+fn document(restore: &Restore) -> Value {
+    json!({
+        "id": restore.id,
+        "clusterId": restore.cluster,
+        "state": restore.state.name(),
+        "time": restore.time.to_string(),
+        "requested": restore.requested,
+        "ended": restore.ended,
+        "target": target(restore),
+        "parts": restore.parts.iter().map(part_document).collect::<Vec<_>>(),
+        "verdict": restore.verification.as_ref().map(|one| one.verdict().name()),
+        "cancelled": restore.cancelled,
+        "failure": restore.failure,
+        "trouble": restore.trouble,
+    })
+}
+
+fn shown(restore: &Restore) -> String {
+    let or_none = |text: Option<String>| text.unwrap_or("-".into());
+    let verdict = restore.verification.as_ref().map(|one| one.verdict().to_string());
+    let mut rows = vec![
+        vec!["restore".into(), restore.id.to_string()],
+        vec!["state".into(), restore.state.name().into()],
+        vec!["as of".into(), format!("{} ({})", restore.time.date(), restore.time)],
+        vec!["into".into(), target(restore)],
+        vec!["requested".into(), restore.requested.to_string()],
+        vec!["ended".into(), or_none(restore.ended.map(|time| time.to_string()))],
+        vec!["compared".into(), or_none(verdict)],
+    ];
+    rows.extend(restore.failure.iter().map(|failure| vec!["failure".into(), failure.clone()]));
+    rows.extend(restore.trouble.iter().map(|trouble| vec!["trouble".into(), trouble.clone()]));
+    format!("{}\n\n{}", table(&["", ""], &rows).trim_start(), parts_table(&restore.parts))
+}
+
+fn parts_table(parts: &[Part]) -> String {
+    let row = |part: &Part| {
+        vec![
+            part_name(&part.id).to_owned(),
+            part.shard.clone().unwrap_or("-".into()),
+            part.expected.documents.to_string(),
+            size(part.expected.bytes),
+            part.written.documents.to_string(),
+            size(part.written.bytes),
+        ]
+    };
+    let head = ["PART", "INTO", "EXPECTED, ABOUT", "SIZE", "WRITTEN", "SIZE"];
+    table(&head, &parts.iter().map(row).collect::<Vec<_>>())
+}
+
+fn planned(point: &Point, plan: &Plan, parts: &[Part], outlook: &Outlook) -> Value {
+    json!({
+        "time": point.time.to_string(),
+        "parts": parts.iter().map(part_document).collect::<Vec<_>>(),
+        "freeBytes": outlook.free,
+        "warnings": outlook.warnings,
+        "estimatedSeconds": plan.estimate(),
+    })
+}
+
+fn planned_text(point: &Point, plan: &Plan, parts: &[Part]) -> String {
+    format!(
+        "as of {} ({})\n\n{}\n\nabout {} s, if each shard takes 40 MB a second. Nothing was written.",
+        point.time.date(),
+        point.time,
+        parts_table(parts),
+        plan.estimate()
+    )
+}
