@@ -40,6 +40,7 @@ use tokio::sync::{Notify, Semaphore};
 
 pub use capture::{Captures, Pace};
 pub use depot::Depot;
+pub use restore::Restores;
 pub use retention::Retention;
 pub use snapshots::Snapshots;
 pub use supervisor::Engine;
@@ -71,6 +72,7 @@ pub struct Setup {
     pub pace: Pace,
     pub retention: Retention,
     pub snapshots: Snapshots,
+    pub restores: Restores,
     /// How capture stands.
     pub captures: Arc<Captures>,
     /// Rung when a segment has been stored.
@@ -96,6 +98,7 @@ impl Setup {
             pace: Pace::default(),
             retention: Retention::default(),
             snapshots: Snapshots::default(),
+            restores: Restores::default(),
             captures: Arc::default(),
             stored: Arc::new(Notify::new()),
             room: Arc::new(Semaphore::new(capture::ROOM)),

@@ -121,6 +121,7 @@ impl Users {
                     "createRole": RESTORE_ROLE,
                     "privileges": [
                         {"resource": {"cluster": true}, "actions": ["internal"]},
+                        {"resource": {"db": "admin", "collection": "system.roles"}, "actions": ["insert"]},
                         {
                             "resource": {"db": "", "collection": "system.views"},
                             "actions": ["find", "insert", "createCollection"],

@@ -83,7 +83,13 @@ needs! {
     UNMARK_TARGET: Every, "take the mark away", "dropCollection", "the database config", Some(("config", "stillpoint.restore"));
     CONTROL_ROUTING: Every, "make servers know of collections", "internal", "the cluster", None;
     WRITE_ROUTING: ConfigServers, "write what is known of collections", "insert", "the database config", Some(("config", "chunks"));
-    WRITE_USERS: Every, "restore users and roles", "insert", "admin.system.users", Some(("admin", "system.users"));
+}
+
+needs! {
+    /// What it needs besides to restore users and roles.
+    RESTORE_USERS:
+    WRITE_USERS: ConfigServers, "restore users", "insert", "system.users of every database", Some(("", "system.users"));
+    WRITE_ROLES: ConfigServers, "restore roles", "insert", "admin.system.roles", Some(("admin", "system.roles"));
 }
 
 /// Needs no privilege at all.
@@ -97,9 +103,10 @@ const ROLE: &str = r#"{createRole: "stillpoint", roles: ["backup", "clusterMonit
     {resource: {db: "", collection: "system.views"}, actions: ["find"]},
     {resource: {db: "config", collection: "settings"}, actions: ["find", "insert", "update", "remove"]}]}"#;
 
-/// The role that a restore needs on each part of its target.
+/// The role that a restore needs on each part of its target; the second privilege is for `--users` only.
 const RESTORE_ROLE: &str = r#"{createRole: "stillpointRestore", roles: ["restore", "backup", "clusterMonitor"], privileges: [
     {resource: {cluster: true}, actions: ["internal"]},
+    {resource: {db: "admin", collection: "system.roles"}, actions: ["insert"]},
     {resource: {db: "", collection: "system.views"}, actions: ["find", "insert", "createCollection"]}]}"#;
 
 /// The commands that make the role and give it to `user` (`name` and `database`), or, without one,

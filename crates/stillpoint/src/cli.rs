@@ -82,7 +82,10 @@ pub enum Command {
         id: Option<String>,
     },
     /// Restore the data at a point in time into another, empty cluster or replica set.
-    Restore(RestoreCommand),
+    Restore(RestoreArgs),
+    /// Restores that were asked for, over the API too.
+    #[command(subcommand)]
+    RestoreJob(RestoreJobCommand),
     /// The stored oplogs.
     #[command(subcommand)]
     Oplog(OplogCommand),
@@ -348,17 +351,8 @@ pub enum SnapshotCommand {
     },
 }
 
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct RestoreCommand {
-    #[command(subcommand)]
-    pub task: Option<RestoreTask>,
-    #[command(flatten)]
-    pub begin: Option<RestoreArgs>,
-}
-
 #[derive(Debug, Subcommand)]
-pub enum RestoreTask {
+pub enum RestoreJobCommand {
     /// List the restores of a cluster's data, newest first.
     List {
         #[command(flatten)]
@@ -387,13 +381,13 @@ pub struct RestoreArgs {
     pub point: PointArgs,
     /// The connection string of the target: of its config servers, or of a single replica set. Others on this
     /// machine can see it while the command runs: prefer --to-file.
-    #[arg(long, value_name = "URI", group = "target")]
+    #[arg(long, value_name = "URI", conflicts_with_all = ["to_file", "to_cluster"])]
     pub to: Option<String>,
     /// A file that holds the connection string of the target; `-` for standard input.
-    #[arg(long, value_name = "FILE", group = "target")]
+    #[arg(long, value_name = "FILE", conflicts_with = "to_cluster")]
     pub to_file: Option<PathBuf>,
     /// A cluster that is looked after here, by name.
-    #[arg(long, value_name = "CLUSTER", group = "target")]
+    #[arg(long, value_name = "CLUSTER")]
     pub to_cluster: Option<String>,
     /// The project of that one, if it is another.
     #[arg(long, value_name = "PROJECT", requires = "to_cluster")]

@@ -18,7 +18,7 @@ use stillpoint_api::rates::Rate;
 use stillpoint_core::checkpoint::Limits;
 use stillpoint_core::schedule::INTERVALS_MIN;
 use stillpoint_engine::snapshots::state::Room;
-use stillpoint_engine::{Pace, Retention};
+use stillpoint_engine::{Pace, Restores, Retention};
 use stillpoint_vault::{MasterKey, Options};
 
 use crate::cli;
@@ -39,6 +39,7 @@ pub struct Config {
     pub capture: Capture,
     pub checkpoint: Checkpoint,
     pub snapshots: Snapshots,
+    pub restore: Restore,
     pub metrics: Metrics,
     pub audit: Audit,
     pub log: Log,
@@ -208,6 +209,20 @@ impl Default for Snapshots {
     }
 }
 
+/// Restores into other clusters.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Restore {
+    /// How long a target that does not answer is waited for, before the restore is given up.
+    pub patience: SignedDuration,
+}
+
+impl Default for Restore {
+    fn default() -> Self {
+        Restore { patience: signed(Restores::default().patience) }
+    }
+}
+
 /// Figures for Prometheus.
 #[derive(Debug, Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -338,6 +353,7 @@ impl Config {
             ("checkpoint.discover", self.checkpoint.discover),
             ("checkpoint.save", self.checkpoint.save),
             ("capture.seal_after", self.capture.seal_after),
+            ("restore.patience", self.restore.patience),
         ];
         for (name, time) in times {
             if time < SignedDuration::from_secs(1) || time > SignedDuration::from_hours(24) {
@@ -448,6 +464,11 @@ impl Config {
         // Checked when the configuration was read: it is not negative.
         let seal_after = Duration::try_from(self.capture.seal_after).unwrap_or_default();
         Pace { seal_after, ..Pace::default() }
+    }
+
+    /// How restores are done.
+    pub fn restores(&self) -> Restores {
+        Restores { patience: Duration::try_from(self.restore.patience).unwrap_or_default() }
     }
 
     /// How long things are kept.

@@ -77,7 +77,8 @@ async fn run(cli: Cli) -> Result<(), CliError> {
                     commands::export::run(&config, &output, point, parts, only, &out).await
                 }
                 Command::Cat { point, parts, ns, id } => commands::cat::run(&config, point, parts, ns, id).await,
-                Command::Restore(command) => commands::restore::run(&config, &output, command).await,
+                Command::Restore(args) => commands::restore::run(&config, &output, args).await,
+                Command::RestoreJob(command) => commands::restore_job::run(&config, &output, command).await,
                 Command::Oplog(command) => commands::oplog::run(&config, &output, command).await,
                 Command::Vault(command) => commands::vault::run(&config, &output, command).await,
                 Command::Status { check } => commands::status::run(&config, &output, check).await,

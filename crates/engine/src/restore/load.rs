@@ -47,8 +47,6 @@ const COLLECTIONS: usize = 16;
 const BUILDS: usize = 2;
 /// Bytes after which is noted how far a collection is.
 const NOTE_EVERY: u64 = 64 << 20;
-/// How long a write is tried again when the target does not take it, as while it elects a primary.
-const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -115,14 +113,14 @@ impl Target {
         }
     }
 
-    async fn make(&self, uuid: Uuid, collection: &Collection, stop: &CancellationToken) -> Result<(), RestoreError> {
+    async fn make(&self, uuid: Uuid, collection: &Collection, trying: &Trying) -> Result<(), RestoreError> {
         let mut made = self.made.lock().await;
         if made.contains(&uuid) {
             return Ok(());
         }
         let (db, name) = parts_of(&collection.ns);
         let definition = definition(collection)?;
-        again(stop, || self.link.create(db, name, uuid.0, &definition)).await?;
+        trying.again(|| self.link.create(db, name, uuid.0, &definition)).await?;
         made.insert(uuid);
         Ok(())
     }
@@ -168,7 +166,7 @@ pub struct Loader {
     progress: Arc<Progress>,
     notes: mpsc::UnboundedSender<Mark>,
     noted: BTreeMap<Uuid, Note>,
-    stop: CancellationToken,
+    trying: Trying,
     tasks: JoinSet<Result<(), RestoreError>>,
     open: Option<Open>,
     written: BTreeMap<Uuid, Written>,
@@ -185,7 +183,7 @@ pub struct Setting {
     pub notes: mpsc::UnboundedSender<Mark>,
     /// What was noted of its collections before.
     pub noted: BTreeMap<Uuid, Note>,
-    pub stop: CancellationToken,
+    pub trying: Trying,
 }
 
 /// A collection whose documents come.
@@ -219,7 +217,7 @@ struct Batch {
 impl Loader {
     /// For a part with these collections.
     pub fn new(handle: Handle, setting: Setting, catalogue: &Catalogue) -> Loader {
-        let Setting { part, target, naming, ownerships, progress, notes, noted, stop } = setting;
+        let Setting { part, target, naming, ownerships, progress, notes, noted, trying } = setting;
         let mut written = BTreeMap::new();
         for (uuid, collection) in catalogue.iter() {
             let documents = noted.get(&uuid).and_then(Note::digest);
@@ -237,7 +235,7 @@ impl Loader {
             progress,
             notes,
             noted,
-            stop,
+            trying,
             tasks: JoinSet::new(),
             open: None,
             written,
@@ -260,7 +258,7 @@ impl Loader {
     pub fn finish(mut self, poured: Result<(), SnapshotError>) -> Result<BTreeMap<Uuid, Written>, RestoreError> {
         self.open = None;
         if poured.is_err() {
-            self.stop.cancel();
+            self.trying.stop.cancel();
         }
         let handle = self.handle.clone();
         let mut first = self.failure.take();
@@ -270,7 +268,7 @@ impl Loader {
                 // Others end because of the first.
                 Ok(Err(why)) if first.is_none() || matches!(first, Some(RestoreError::Stopped)) => {
                     first = Some(why);
-                    self.stop.cancel();
+                    self.trying.stop.cancel();
                 }
                 Ok(Err(_)) => {}
                 Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
@@ -295,7 +293,7 @@ impl Loader {
         self.handle.block_on(async {
             tokio::select! {
                 permit = semaphore.clone().acquire_owned() => permit.map_err(|_| SnapshotError::Stopped),
-                () = self.stop.cancelled() => Err(SnapshotError::Stopped),
+                () = self.trying.stop.cancelled() => Err(SnapshotError::Stopped),
             }
         })
     }
@@ -332,14 +330,14 @@ impl Sink for Loader {
             target: self.target.clone(),
             progress: self.progress.clone(),
             notes: self.notes.clone(),
-            stop: self.stop.clone(),
+            trying: self.trying.clone(),
         };
         self.tasks.spawn_on(
             async move {
                 let _permit = permit;
                 let filled = filling.fill(steps).await;
                 if filled.is_err() {
-                    filling.stop.cancel();
+                    filling.trying.stop.cancel();
                 }
                 filled
             },
@@ -420,12 +418,12 @@ struct Filling {
     target: Arc<Target>,
     progress: Arc<Progress>,
     notes: mpsc::UnboundedSender<Mark>,
-    stop: CancellationToken,
+    trying: Trying,
 }
 
 impl Filling {
     async fn fill(&self, mut steps: mpsc::UnboundedReceiver<Step>) -> Result<(), RestoreError> {
-        self.target.make(self.uuid, &self.collection, &self.stop).await?;
+        self.target.make(self.uuid, &self.collection, &self.trying).await?;
         let (db, name) = parts_of(&self.collection.ns);
         let in_order = self.collection.is_in_insertion_order();
         let mut writing = JoinSet::new();
@@ -438,15 +436,15 @@ impl Filling {
                     None => return Err(RestoreError::Stopped),
                     Some(Step::End(digest)) => ended = Some(digest),
                     Some(Step::View(view)) => {
-                        again(&self.stop, || self.target.link.insert_view(db, self.uuid.0, &view)).await?;
+                        self.trying.again(|| self.target.link.insert_view(db, self.uuid.0, &view)).await?;
                         self.progress.add(Amount { collections: 0, documents: 1, bytes: view.as_bytes().len() as u64 });
                     }
                     Some(Step::Batch(batch)) => {
                         let place = reached.sent();
-                        let (link, stop) = (self.target.link.clone(), self.stop.clone());
+                        let (link, trying) = (self.target.link.clone(), self.trying.clone());
                         let (db, name) = (db.to_owned(), name.to_owned());
                         let write = async move {
-                            again(&stop, || link.insert(&db, &name, &batch.documents)).await?;
+                            trying.again(|| link.insert(&db, &name, &batch.documents)).await?;
                             Ok::<_, RestoreError>((place, batch))
                         };
                         match in_order {
@@ -482,10 +480,10 @@ impl Filling {
         }
         let _permit = tokio::select! {
             permit = self.target.builds.acquire() => permit,
-            () = self.stop.cancelled() => return Err(RestoreError::Stopped),
+            () = self.trying.stop.cancelled() => return Err(RestoreError::Stopped),
         };
         self.progress.begin(format!("building indexes of {}", self.collection.ns));
-        again(&self.stop, || self.target.link.build_indexes(db, name, &specs)).await
+        self.trying.again(|| self.target.link.build_indexes(db, name, &specs)).await
     }
 
     fn note(&self, note: &Note) -> Result<(), RestoreError> {
@@ -527,29 +525,39 @@ impl Reached {
     }
 }
 
-/// Tries it again while the target does not take it for what may pass.
-pub async fn again<T, F: Future<Output = Result<T, MongoError>>>(
-    stop: &CancellationToken,
-    mut attempt: impl FnMut() -> F,
-) -> Result<T, RestoreError> {
-    let begun = Instant::now();
-    let mut pause = PAUSE;
-    loop {
-        let done = tokio::select! {
-            done = attempt() => done,
-            () = stop.cancelled() => return Err(RestoreError::Stopped),
-        };
-        match done {
-            Err(why) if !why.is_lasting() && begun.elapsed() < PATIENCE => {
-                tracing::warn!(error = %why, "restore: trying again");
+/// How writes to the target are tried.
+#[derive(Debug, Clone)]
+pub struct Trying {
+    pub stop: CancellationToken,
+    /// How long one is tried again when the target does not take it, as while it elects a primary.
+    pub patience: Duration,
+}
+
+impl Trying {
+    /// Tries it again while it fails for what may pass.
+    pub async fn again<T, F: Future<Output = Result<T, MongoError>>>(
+        &self,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, RestoreError> {
+        let begun = Instant::now();
+        let mut pause = PAUSE;
+        loop {
+            let done = tokio::select! {
+                done = attempt() => done,
+                () = self.stop.cancelled() => return Err(RestoreError::Stopped),
+            };
+            match done {
+                Err(why) if !why.is_lasting() && begun.elapsed() < self.patience => {
+                    tracing::warn!(error = %why, "restore: trying again");
+                }
+                done => return Ok(done?),
             }
-            done => return Ok(done?),
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.stop.cancelled() => return Err(RestoreError::Stopped),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = stop.cancelled() => return Err(RestoreError::Stopped),
-        }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

@@ -20,7 +20,7 @@ mod open;
 pub mod plan;
 mod routing;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,22 +39,34 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub use error::RestoreError;
-use load::{Loader, Note, Progress, Setting, Target, Written};
+use load::{Loader, Note, Progress, Setting, Target, Trying, Written};
 use open::Opening;
 use plan::Plan;
 use routing::Routing;
 
 use crate::Setup;
 use crate::actions::Connection;
+use crate::snapshots::read::listed;
 use crate::snapshots::state::State as Folded;
 use crate::snapshots::{Archive, blocking};
 
 /// From one look at the record, and one note in it, to the next.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
-/// How long what may pass is tried again without getting any further.
-const PATIENCE: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How restores are done.
+#[derive(Debug, Clone)]
+pub struct Restores {
+    /// How long what may pass is tried again without getting any further: a target that does not answer.
+    pub patience: Duration,
+}
+
+impl Default for Restores {
+    fn default() -> Restores {
+        Restores { patience: Duration::from_secs(600) }
+    }
+}
 
 /// Does a cluster's restores until `stop`, or until the lease is lost.
 pub(crate) async fn perform(setup: Setup, lease: Lease, connection: Arc<Connection>, stop: CancellationToken) {
@@ -101,7 +113,12 @@ struct Work {
     shards: Vec<(PartId, Folded)>,
     routing: Arc<Routing>,
     ownerships: Arc<BTreeMap<Uuid, Ownership>>,
+    /// The collections that the target has.
+    made: Made,
 }
+
+/// What the collections that a part of the target has are called.
+type Made = BTreeMap<PartId, BTreeMap<Uuid, String>>;
 
 impl Run {
     /// Goes on with a restore until it has ended.
@@ -126,7 +143,7 @@ impl Run {
                 _ => Instant::now(),
             };
             since = Some((begun, written));
-            if why.is_lasting() || begun.elapsed() > PATIENCE {
+            if why.is_lasting() || begun.elapsed() > self.setup.restores.patience {
                 let text = failure(&restore, &why);
                 tracing::error!(cluster = %self.lease.cluster, restore = %restore.id, "restore: broken: {text}");
                 return self.end(&mut restore, State::Broken, Some(text)).await;
@@ -140,6 +157,10 @@ impl Run {
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    fn trying(&self, stop: &CancellationToken) -> Trying {
+        Trying { stop: stop.clone(), patience: self.setup.restores.patience }
     }
 
     async fn save(&self, restore: &Restore, marks: &[Mark]) -> Result<(), RestoreError> {
@@ -161,9 +182,14 @@ impl Run {
         let stop = stop.child_token();
         // Whatever ends this ends what it began.
         let _guard = stop.clone().drop_guard();
-        let work = self.check(restore, &stop).await?;
+        let destination = Destination::connect(&self.uri(restore).await?).await?;
+        // The mark goes last: without it there is nothing left to do but to say so.
+        if restore.state == State::Opening && destination.marked().marks().await?.is_empty() {
+            return self.finish(restore).await;
+        }
+        let work = self.check(restore, destination, &stop).await?;
         restore.trouble = None;
-        let written = self.load(restore, work.shards, &work.plan, &work.ownerships, &stop).await?;
+        let written = self.load(restore, work.shards, &work.plan, &work.made, &work.ownerships, &stop).await?;
         if restore.state < State::Opening {
             if restore.options.verify {
                 self.verify(restore, &work.plan, &written, &stop).await?;
@@ -178,12 +204,16 @@ impl Run {
             options: &restore.options,
             routing: &work.routing,
             written: &written,
-            stop: &stop,
+            trying: &self.trying(&stop),
         };
         opening
             .open(|what| tracing::info!(cluster = %self.lease.cluster, restore = %restore.id, "restore: {what}"))
             .await?;
         self.setup.done("restore-opened");
+        self.finish(restore).await
+    }
+
+    async fn finish(&self, restore: &mut Restore) -> Result<(), RestoreError> {
         if let Some(config) = restore.parts.iter_mut().find(|part| part.id == PartId::ConfigServers) {
             config.written = config.expected;
         }
@@ -206,12 +236,16 @@ impl Run {
     }
 
     /// Looks at all that is needed, and marks the target.
-    async fn check(&self, restore: &mut Restore, stop: &CancellationToken) -> Result<Work, RestoreError> {
+    async fn check(
+        &self,
+        restore: &mut Restore,
+        destination: Destination,
+        stop: &CancellationToken,
+    ) -> Result<Work, RestoreError> {
         if restore.state == State::Queued {
             restore.state = State::Checking;
             self.save(restore, &[]).await?;
         }
-        let destination = Destination::connect(&self.uri(restore).await?).await?;
         let vault = self.setup.vault.vault().await?.clone();
         let mut archive = Archive::open(
             self.setup.catalog.clone(),
@@ -233,6 +267,8 @@ impl Run {
             )));
         }
         one_name_each(&plan, &shards)?;
+        let made = made(&plan).await?;
+        none_elsewhere(&plan, &shards, &made)?;
         let ownerships = Arc::new(routing.ownerships()?);
         // Known to be of use before the first write.
         for table in routing::TABLES {
@@ -243,7 +279,7 @@ impl Run {
         if restore.state == State::Checking {
             self.begin(restore, &plan, &destination).await?;
         }
-        Ok(Work { destination, plan, shards, routing: Arc::new(routing), ownerships })
+        Ok(Work { destination, plan, shards, routing: Arc::new(routing), ownerships, made })
     }
 
     async fn begin(&self, restore: &mut Restore, plan: &Plan, destination: &Destination) -> Result<(), RestoreError> {
@@ -330,6 +366,7 @@ impl Run {
         restore: &mut Restore,
         shards: Vec<(PartId, Folded)>,
         plan: &Plan,
+        made: &Made,
         ownerships: &Arc<BTreeMap<Uuid, Ownership>>,
         stop: &CancellationToken,
     ) -> Result<BTreeMap<PartId, BTreeMap<Uuid, Written>>, RestoreError> {
@@ -337,8 +374,7 @@ impl Run {
         let naming = Arc::new(plan.naming.clone());
         let mut targets = BTreeMap::new();
         for link in plan.targets() {
-            let made = crate::snapshots::read::listed(&link.catalogue_now().await?)?;
-            let made: BTreeSet<_> = made.into_iter().map(|(uuid, _)| uuid).collect();
+            let made = made.get(&link.id).into_iter().flatten().map(|(uuid, _)| *uuid).collect();
             targets.insert(link.id.clone(), Arc::new(Target::new(link.clone(), made)));
         }
         let (notes, mut marks) = mpsc::unbounded_channel();
@@ -359,7 +395,7 @@ impl Run {
                 progress: its.clone(),
                 notes: notes.clone(),
                 noted: noted.get(&part).cloned().unwrap_or_default(),
-                stop: stop.clone(),
+                trying: self.trying(&stop),
             };
             let handle = Handle::current();
             loads.spawn_blocking(move || {
@@ -511,6 +547,36 @@ fn one_name_each(plan: &Plan, shards: &[(PartId, Folded)]) -> Result<(), Restore
                     "{ns} is one collection on {from} and another on {part}, and both would go to {}: map them to \
                      different shards",
                     step.to.id
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn made(plan: &Plan) -> Result<Made, RestoreError> {
+    let mut made = Made::new();
+    for target in plan.targets() {
+        let there = listed(&target.catalogue_now().await?)?;
+        made.insert(target.id.clone(), there.into_iter().map(|(uuid, one)| (uuid, one.ns)).collect());
+    }
+    Ok(made)
+}
+
+/// A part of the target may have other databases, but none of the collections under another name.
+fn none_elsewhere(plan: &Plan, shards: &[(PartId, Folded)], made: &Made) -> Result<(), RestoreError> {
+    for step in &plan.steps {
+        let (Some((_, folded)), Some(there)) =
+            (shards.iter().find(|(part, _)| *part == step.part), made.get(&step.to.id))
+        else {
+            continue;
+        };
+        for (uuid, collection) in folded.catalogue().iter() {
+            let Some(ns) = plan.naming.of(&collection.ns) else { continue };
+            if let Some(other) = there.get(&uuid).filter(|other| **other != ns) {
+                return Err(RestoreError::Refused(format!(
+                    "{} has {} already, as {other}: two collections cannot have one UUID",
+                    step.to.id, collection.ns
                 )));
             }
         }

@@ -9,11 +9,10 @@ use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::restore::Options;
 use stillpoint_fold::Uuid;
 use stillpoint_mongo::{Destination, PartLink};
-use tokio_util::sync::CancellationToken;
 
 use super::RestoreError;
 use super::compare::compare_definitions;
-use super::load::{Written, again, expires, parts_of, specs};
+use super::load::{Trying, Written, expires, parts_of, specs};
 use super::plan::Plan;
 use super::routing::{Routing, TABLES};
 
@@ -24,7 +23,7 @@ pub struct Opening<'a> {
     pub routing: &'a Routing,
     /// By the target's part.
     pub written: &'a BTreeMap<PartId, BTreeMap<Uuid, Written>>,
-    pub stop: &'a CancellationToken,
+    pub trying: &'a Trying,
 }
 
 impl Opening<'_> {
@@ -43,7 +42,7 @@ impl Opening<'_> {
             doing("telling the config servers");
             self.tell(self.destination.marked()).await?;
         }
-        again(self.stop, || self.destination.marked().unmark()).await
+        self.trying.again(|| self.destination.marked().unmark()).await
     }
 
     async fn let_expire(&self, target: &PartLink, written: &BTreeMap<Uuid, Written>) -> Result<(), RestoreError> {
@@ -51,10 +50,10 @@ impl Opening<'_> {
             let (db, name) = parts_of(&collection.ns);
             let specs = specs(collection, expires)?;
             if !specs.is_empty() {
-                again(self.stop, || target.build_indexes(db, name, &specs)).await?;
+                self.trying.again(|| target.build_indexes(db, name, &specs)).await?;
             }
             if let Some(seconds) = collection.options.get("expireAfterSeconds") {
-                again(self.stop, || target.set_expiry(db, name, seconds)).await?;
+                self.trying.again(|| target.set_expiry(db, name, seconds)).await?;
             }
         }
         match compare_definitions(target, written).await? {
@@ -70,8 +69,8 @@ impl Opening<'_> {
     async fn users(&self) -> Result<(), RestoreError> {
         let config = self.destination.marked();
         let (users, roles) = self.routing.users();
-        again(self.stop, || config.insert_admin_rows("system.roles", roles)).await?;
-        again(self.stop, || config.insert_admin_rows("system.users", users)).await
+        self.trying.again(|| config.insert_roles(roles)).await?;
+        self.trying.again(|| config.insert_users(users)).await
     }
 
     async fn tell(&self, config: &PartLink) -> Result<(), RestoreError> {
@@ -79,13 +78,13 @@ impl Opening<'_> {
         for (shard, zones) in self.routing.zones()? {
             let Some(to) = shards.get(shard) else { continue };
             for zone in zones {
-                again(self.stop, || config.add_to_zone(to, &zone)).await?;
+                self.trying.again(|| config.add_to_zone(to, &zone)).await?;
             }
         }
         for table in TABLES {
             let rows = self.routing.rows(table, naming, shards)?;
-            again(self.stop, || config.insert_config_rows(table, &rows)).await?;
-            let there = again(self.stop, || config.config_rows(table)).await?;
+            self.trying.again(|| config.insert_config_rows(table, &rows)).await?;
+            let there = self.trying.again(|| config.config_rows(table)).await?;
             let there: HashSet<_> = there.iter().map(|row| row.as_bytes()).collect();
             if let Some(missing) = rows.iter().find(|row| !there.contains(row.as_bytes())) {
                 return Err(RestoreError::Different(format!(
@@ -106,10 +105,10 @@ impl Opening<'_> {
         let collections = names(self.routing.rows("collections", naming, shards)?);
         for target in self.plan.targets().into_iter().filter(|target| target.id != config.id) {
             for db in &databases {
-                again(self.stop, || target.refresh_database(db)).await?;
+                self.trying.again(|| target.refresh_database(db)).await?;
             }
             for ns in &collections {
-                again(self.stop, || target.refresh_collection(ns)).await?;
+                self.trying.again(|| target.refresh_collection(ns)).await?;
             }
         }
         Ok(())

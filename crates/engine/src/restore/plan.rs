@@ -30,6 +30,7 @@ pub struct Plan {
     /// Each shard of the source, and the target's that takes its data.
     pub shards: BTreeMap<String, String>,
     pub steps: Vec<Step>,
+    users: bool,
 }
 
 /// The data of one part, and the part of the target that takes it.
@@ -76,6 +77,11 @@ impl Plan {
         let targets = destination.parts().await?;
         let of = |part: &PartId| bases[part];
         let (shards, steps) = match (destination, &options.part) {
+            (Destination::ReplicaSet(_), Some(_)) if options.users => {
+                return Err(RestoreError::refused(
+                    "users and roles are the config servers': they go into a sharded cluster",
+                ));
+            }
             (Destination::ReplicaSet(set), Some(part)) => {
                 let PartId::Shard(name) = part else {
                     return Err(RestoreError::refused(
@@ -118,7 +124,7 @@ impl Plan {
                 (shards, steps)
             }
         };
-        Ok(Plan { time, naming, shards, steps })
+        Ok(Plan { time, naming, shards, steps, users: options.users })
     }
 
     /// As a record has it.
@@ -179,17 +185,18 @@ impl Plan {
         let mut is_ours = false;
         let mut full = Vec::new();
         for target in destination.parts().await? {
+            privileges(&target, self.users).await?;
+            let compatibility = target.compatibility().await?;
+            for step in self.steps.iter().filter(|step| step.to.id == target.id) {
+                self.compatible(archive, step, &compatibility).await?;
+            }
             let survey = target.survey().await?;
-            privileges(&target, &survey)?;
             if target.id == destination.marked().id {
                 is_ours = self.check_mark(&target, ours).await?;
             }
             full.extend(self.occupied(&survey)?.into_iter().map(|ns| format!("{ns} ({})", target.id)));
             if target.id == PartId::ConfigServers {
                 full.extend(self.known(&target).await?);
-            }
-            for step in self.steps.iter().filter(|step| step.to.id == target.id) {
-                self.compatible(archive, step, &survey).await?;
             }
             if let Some(free) = survey.free {
                 let needed: u64 =
@@ -258,10 +265,10 @@ impl Plan {
     }
 
     /// What is written for one version is not what another one reads.
-    async fn compatible(&self, archive: &Archive, step: &Step, survey: &Survey) -> Result<(), RestoreError> {
+    async fn compatible(&self, archive: &Archive, step: &Step, is: &str) -> Result<(), RestoreError> {
         let theirs = archive.compatibility(&step.part, &step.base).await?;
         let number = |version: &str| version.split('.').map(|n| n.parse::<u32>().ok()).collect::<Option<Vec<_>>>();
-        let (source, target) = (number(&theirs), number(&survey.compatibility));
+        let (source, target) = (number(&theirs), number(is));
         let fits = match (source, target) {
             // Rows of config servers are not the same in all versions.
             (Some(source), Some(target)) if self.has_config() => source == target,
@@ -273,9 +280,9 @@ impl Plan {
         }
         let needed = if self.has_config() { "the same" } else { "the same or a later one" };
         Err(RestoreError::Refused(format!(
-            "{}: its featureCompatibilityVersion is {}, and the data is of {theirs}: it must be {needed} \
+            "{}: its featureCompatibilityVersion is {is}, and the data is of {theirs}: it must be {needed} \
              (setFeatureCompatibilityVersion)",
-            step.to.id, survey.compatibility
+            step.to.id
         )))
     }
 
@@ -291,15 +298,13 @@ impl Plan {
     }
 }
 
-fn privileges(target: &PartLink, survey: &Survey) -> Result<(), RestoreError> {
-    if survey.missing.is_empty() {
+async fn privileges(target: &PartLink, users: bool) -> Result<(), RestoreError> {
+    let missing = target.missing_for_restore(users).await?;
+    if missing.is_empty() {
         return Ok(());
     }
-    let list: Vec<_> = survey
-        .missing
-        .iter()
-        .map(|need| format!("{} (action `{}` on {})", need.what, need.action, need.resource))
-        .collect();
+    let list: Vec<_> =
+        missing.iter().map(|need| format!("{} (action `{}` on {})", need.what, need.action, need.resource)).collect();
     Err(RestoreError::Refused(format!(
         "{}: the user of the target may not {}. In mongosh, on the primary of each part of the target:\n{}",
         target.id,

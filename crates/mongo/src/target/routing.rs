@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use bson::raw::{RawArrayBuf, RawDocumentBuf};
-use bson::{Bson, Document, doc, rawdoc};
+use bson::{Document, doc, rawdoc};
 
-use super::write::is_there;
+use super::write::refused;
 use crate::error::Result;
 use crate::part::PartLink;
-use crate::privileges::{CONTROL_ROUTING, MARK_TARGET, Need, READ_CONFIG, UNMARK_TARGET, WRITE_ROUTING};
+use crate::privileges::{
+    CONTROL_ROUTING, MARK_TARGET, Need, READ_CONFIG, UNMARK_TARGET, WRITE_ROLES, WRITE_ROUTING, WRITE_USERS,
+};
 
 /// In the database `config`.
 pub const MARK: &str = "stillpoint.restore";
@@ -33,9 +35,14 @@ impl PartLink {
         self.insert_rows("config", collection, rows, &WRITE_ROUTING).await
     }
 
-    /// The same for users and roles: `admin.system.users` and `admin.system.roles`.
-    pub async fn insert_admin_rows(&self, collection: &str, rows: &[RawDocumentBuf]) -> Result<()> {
-        self.insert_rows("admin", collection, rows, &crate::privileges::WRITE_USERS).await
+    /// Inserts users, as `admin.system.users` has them; those that are there stay as they are.
+    pub async fn insert_users(&self, users: &[RawDocumentBuf]) -> Result<()> {
+        self.insert_rows("admin", "system.users", users, &WRITE_USERS).await
+    }
+
+    /// The same of roles.
+    pub async fn insert_roles(&self, roles: &[RawDocumentBuf]) -> Result<()> {
+        self.insert_rows("admin", "system.roles", roles, &WRITE_ROLES).await
     }
 
     async fn insert_rows(&self, db: &str, collection: &str, rows: &[RawDocumentBuf], need: &Need) -> Result<()> {
@@ -49,10 +56,8 @@ impl PartLink {
                 "documents": documents,
             };
             let reply = self.write(db, need, command, LIMIT * 2).await?;
-            let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
-            if let Some(error) = errors.iter().filter_map(Bson::as_document).find(|error| !is_there(error)) {
-                let why = error.get_str("errmsg").unwrap_or("no message");
-                return Err(self.not_understood(need, format!("a row of {db}.{collection} is refused: {why}")));
+            if let Some(why) = refused(&reply) {
+                return Err(self.failed(need, format!("a row of {db}.{collection}: {why}")));
             }
         }
         Ok(())

@@ -4,31 +4,31 @@ use bson::{Bson, RawDocumentBuf, doc, rawdoc};
 
 use crate::error::Result;
 use crate::part::PartLink;
-use crate::privileges::{self, Need, READ_DATA, RESTORE, SEE_SPACE};
+use crate::privileges::{self, Need, READ_DATA, RESTORE, RESTORE_USERS, SEE_SPACE};
 
 /// What was found of a part.
 #[derive(Debug)]
 pub struct Survey {
-    /// `featureCompatibilityVersion`.
-    pub compatibility: String,
     /// Its collections and views, each as `$listCatalog` has it.
     pub catalogue: Vec<RawDocumentBuf>,
     /// Bytes that are free on its primary's disk, where the server tells.
     pub free: Option<u64>,
-    /// What the user may not do, and would have to.
-    pub missing: Vec<&'static Need>,
 }
 
 impl PartLink {
-    /// Looks at a part of a target.
-    pub async fn survey(&self) -> Result<Survey> {
-        let missing = privileges::missing(self, RESTORE).await?;
-        if !missing.is_empty() {
-            return Ok(Survey { compatibility: String::new(), catalogue: Vec::new(), free: None, missing });
+    /// What the user may not do, and would have to for a restore, or for one with users and roles.
+    pub async fn missing_for_restore(&self, users: bool) -> Result<Vec<&'static Need>> {
+        let mut missing = privileges::missing(self, RESTORE).await?;
+        if users {
+            missing.extend(privileges::missing(self, RESTORE_USERS).await?);
         }
-        let (compatibility, catalogue, free) =
-            tokio::try_join!(self.compatibility(), self.catalogue_now(), self.free())?;
-        Ok(Survey { compatibility, catalogue, free, missing })
+        Ok(missing)
+    }
+
+    /// Looks at a part of a target. One whose `featureCompatibilityVersion` is before 6.0 cannot list what it has.
+    pub async fn survey(&self) -> Result<Survey> {
+        let (catalogue, free) = tokio::try_join!(self.catalogue_now(), self.free())?;
+        Ok(Survey { catalogue, free })
     }
 
     /// Every collection and view of the part as a majority has them, each as `$listCatalog` has it.

@@ -63,13 +63,9 @@ impl PartLink {
         };
         command.append(cstr!("documents"), documents);
         let reply = self.write(db, &INSERT_DATA, command, WRITE_LIMIT).await?;
-        let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
-        match errors.iter().filter_map(Bson::as_document).find(|error| !is_there(error)) {
+        match refused(&reply) {
             None => Ok(()),
-            Some(error) => {
-                let why = error.get_str("errmsg").unwrap_or("no message");
-                Err(self.not_understood(&INSERT_DATA, format!("a document of {db}.{collection} is refused: {why}")))
-            }
+            Some(why) => Err(self.failed(&INSERT_DATA, format!("a document of {db}.{collection}: {why}"))),
         }
     }
 
@@ -88,6 +84,12 @@ impl PartLink {
         self.write(db, &MODIFY_COLLECTIONS, command, WRITE_LIMIT).await.map(drop)
     }
 
+    /// What may be otherwise at the next try: right after an election a shard refuses what it has to ask the
+    /// config servers about first, document by document.
+    pub(super) fn failed(&self, need: &Need, why: String) -> MongoError {
+        MongoError::Command { part: self.id.to_string(), what: need.what, why }
+    }
+
     pub(super) async fn write(
         &self,
         db: &str,
@@ -104,17 +106,22 @@ impl PartLink {
         match reply.get_document("writeConcernError") {
             Ok(error) => {
                 let why = error.get_str("errmsg").unwrap_or("no message").to_owned();
-                Err(MongoError::Command { part: self.id.to_string(), what: need.what, why })
+                Err(self.failed(need, why))
             }
             Err(_) => Ok(reply),
         }
     }
 }
 
-/// Whether a write failed since its document is there.
-pub(super) fn is_there(error: &Document) -> bool {
-    error.get_i32("code").is_ok_and(|code| code == DUPLICATE_KEY)
-        && error.get_document("keyPattern").is_ok_and(|key| *key == doc! {"_id": 1})
+/// Why a document was not inserted, unless it is there already.
+pub(super) fn refused(reply: &Document) -> Option<String> {
+    let is_there = |error: &&Document| {
+        error.get_i32("code").is_ok_and(|code| code == DUPLICATE_KEY)
+            && error.get_document("keyPattern").is_ok_and(|key| *key == doc! {"_id": 1})
+    };
+    let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+    let error = errors.iter().filter_map(Bson::as_document).find(|error| !is_there(error))?;
+    Some(error.get_str("errmsg").unwrap_or("no message").to_owned())
 }
 
 fn binary(uuid: [u8; 16]) -> Binary {

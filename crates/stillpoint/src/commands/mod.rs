@@ -12,6 +12,7 @@ pub mod organization;
 mod point;
 pub mod project;
 pub mod restore;
+pub mod restore_job;
 pub mod serve;
 pub mod snapshot;
 pub mod status;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use stillpoint_catalog::{Catalog, Cluster, Page};
+use stillpoint_catalog::{Catalog, Cluster};
 use stillpoint_core::RestoreId;
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::restore::{Amount, Only, Options, Part, Point as Asked, Restore, State, Target};
@@ -15,69 +15,19 @@ use stillpoint_mongo::Destination;
 
 use super::part_name;
 use super::point::Point;
-use super::taken::{is_served, not_found, wait_for_server};
-use crate::cli::{RestoreArgs, RestoreCommand, RestoreTask, UriArgs};
+use super::restore_job::{document, part_document, parts_table, shown};
+use super::taken::{is_served, wait_for_server};
+use crate::cli::{RestoreArgs, UriArgs};
 use crate::config::Config;
-use crate::context::{self, audited, chance, now, of_cluster, open_catalog};
+use crate::context::{self, audited, chance, now};
 use crate::error::CliError;
-use crate::output::{Output, size, table};
+use crate::output::{Output, size};
 
-const KIND: &str = "restore";
 /// From one line of progress to the next.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-pub async fn run(config: &Config, output: &Output, command: RestoreCommand) -> Result<(), CliError> {
-    match (command.task, command.begin) {
-        (Some(task), _) => look(config, output, task).await,
-        (None, Some(args)) => begin(config, output, args).await,
-        (None, None) => Err(CliError::Usage("say what to restore, or one of list, show, cancel: see --help".into())),
-    }
-}
-
-async fn look(config: &Config, output: &Output, task: RestoreTask) -> Result<(), CliError> {
-    let catalog = open_catalog(config)?;
-    match task {
-        RestoreTask::List { of, limit } => {
-            let (_, cluster) = of_cluster(&*catalog, &of).await?;
-            let restores = catalog.restores(cluster.id, Page { skip: 0, take: limit }).await?;
-            let documents: Vec<_> = restores.iter().map(document).collect();
-            output.print(&documents.into(), || {
-                let row = |one: &Restore| {
-                    let Amount { documents, bytes, .. } = one.written();
-                    vec![
-                        one.id.to_string(),
-                        one.requested.to_string(),
-                        one.state.name().into(),
-                        format!("{} ({})", one.time.date(), one.time),
-                        documents.to_string(),
-                        size(bytes),
-                        target(one),
-                    ]
-                };
-                let head = ["ID", "REQUESTED", "STATE", "AS OF", "DOCUMENTS", "SIZE", "INTO"];
-                table(&head, &restores.iter().map(row).collect::<Vec<_>>())
-            });
-            Ok(())
-        }
-        RestoreTask::Show { of, id } => {
-            let (project, cluster) = of_cluster(&*catalog, &of).await?;
-            let found = catalog.restore(cluster.id, id).await?;
-            let found = found.ok_or_else(|| not_found(KIND, &project, &cluster, id))?;
-            output.print(&document(&found), || shown(&found));
-            Ok(())
-        }
-        RestoreTask::Cancel { of, id } => {
-            let (_, cluster) = of_cluster(&*catalog, &of).await?;
-            catalog.cancel_restore(cluster.id, id, now()).await?;
-            audited(&*catalog, format!("restore cancel {id}")).await;
-            eprintln!("asked; a target that was written to keeps what it has, and its mark");
-            Ok(())
-        }
-    }
-}
-
 /// Asks for a restore, and follows it; or only says what it would come to.
-async fn begin(config: &Config, output: &Output, args: RestoreArgs) -> Result<(), CliError> {
+pub async fn run(config: &Config, output: &Output, args: RestoreArgs) -> Result<(), CliError> {
     let options = options(&args)?;
     let point = Point::open(config, &args.point, &[]).await?;
     let catalog = &*point.catalog;
@@ -242,76 +192,6 @@ fn progress(restore: &Restore, before: Amount, moment: Duration) -> String {
         }
     }
     line
-}
-
-fn target(restore: &Restore) -> String {
-    match &restore.target {
-        Target::Cluster(id) => format!("cluster {id}"),
-        Target::Hosts(hosts) => hosts.clone(),
-    }
-}
-
-fn amount(amount: Amount) -> Value {
-    json!({"collections": amount.collections, "documents": amount.documents, "bytes": amount.bytes})
-}
-
-fn part_document(part: &Part) -> Value {
-    json!({
-        "part": part_name(&part.id),
-        "into": part.shard,
-        "expected": amount(part.expected),
-        "written": amount(part.written),
-        "doing": part.doing,
-    })
-}
-
-fn document(restore: &Restore) -> Value {
-    json!({
-        "id": restore.id,
-        "clusterId": restore.cluster,
-        "state": restore.state.name(),
-        "time": restore.time.to_string(),
-        "requested": restore.requested,
-        "ended": restore.ended,
-        "target": target(restore),
-        "parts": restore.parts.iter().map(part_document).collect::<Vec<_>>(),
-        "verdict": restore.verification.as_ref().map(|one| one.verdict().name()),
-        "cancelled": restore.cancelled,
-        "failure": restore.failure,
-        "trouble": restore.trouble,
-    })
-}
-
-fn shown(restore: &Restore) -> String {
-    let or_none = |text: Option<String>| text.unwrap_or("-".into());
-    let verdict = restore.verification.as_ref().map(|one| one.verdict().to_string());
-    let mut rows = vec![
-        vec!["restore".into(), restore.id.to_string()],
-        vec!["state".into(), restore.state.name().into()],
-        vec!["as of".into(), format!("{} ({})", restore.time.date(), restore.time)],
-        vec!["into".into(), target(restore)],
-        vec!["requested".into(), restore.requested.to_string()],
-        vec!["ended".into(), or_none(restore.ended.map(|time| time.to_string()))],
-        vec!["compared".into(), or_none(verdict)],
-    ];
-    rows.extend(restore.failure.iter().map(|failure| vec!["failure".into(), failure.clone()]));
-    rows.extend(restore.trouble.iter().map(|trouble| vec!["trouble".into(), trouble.clone()]));
-    format!("{}\n\n{}", table(&["", ""], &rows).trim_start(), parts_table(&restore.parts))
-}
-
-fn parts_table(parts: &[Part]) -> String {
-    let row = |part: &Part| {
-        vec![
-            part_name(&part.id).to_owned(),
-            part.shard.clone().unwrap_or("-".into()),
-            part.expected.documents.to_string(),
-            size(part.expected.bytes),
-            part.written.documents.to_string(),
-            size(part.written.bytes),
-        ]
-    };
-    let head = ["PART", "INTO", "EXPECTED, ABOUT", "SIZE", "WRITTEN", "SIZE"];
-    table(&head, &parts.iter().map(row).collect::<Vec<_>>())
 }
 
 fn planned(point: &Point, plan: &Plan, parts: &[Part], outlook: &Outlook) -> Value {

@@ -10,7 +10,7 @@ use stillpoint_lab::routing::Routing;
 use stillpoint_lab::snapshot::{ReadAt, find};
 use stillpoint_lab::transaction::Transaction;
 use stillpoint_lab::wait::until;
-use stillpoint_lab::wire::Gossip;
+use stillpoint_lab::wire::{Gossip, majority};
 use stillpoint_lab::workload::{self, Workload};
 use stillpoint_lab::{Lab, ReplicaSet};
 
@@ -18,6 +18,7 @@ use crate::captured::server_of;
 use crate::snapshots::{ask, complete, furnish};
 use crate::support::{NS, Ran, SOON, Server, lab_of};
 
+const LIMIT: Duration = Duration::from_secs(180);
 const OF: [&str; 4] = ["--project", "tests", "--cluster", "Cluster0"];
 
 fn timestamp(time: ClusterTime) -> Timestamp {
@@ -202,4 +203,364 @@ async fn a_restored_cluster_is_what_the_source_was_and_lives() {
     let (is, _target) = total(target, committed).await;
     assert_eq!(is, was);
     drop((lab, now));
+}
+
+/// Asks for a restore and does not wait.
+async fn ask_restore(server: &Server, checkpoint: &str, uri: &str) -> String {
+    let document = restored(server, checkpoint, uri, &["--no-wait"]).await;
+    document["id"].as_str().unwrap().to_owned()
+}
+
+async fn job(server: &Server, id: &str) -> Value {
+    server.json(&[&["restore-job", "show"], &OF[..], &[id]].concat()).await
+}
+
+async fn until_job(server: &Server, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let look = || async { Some(job(server, id).await).filter(&wanted) };
+    match until(LIMIT, look).await {
+        Some(job) => job,
+        None => panic!("{}\n{}", job(server, id).await, server.log()),
+    }
+}
+
+fn is_over(job: &Value) -> bool {
+    ["FINISHED", "BROKEN", "KILLED"].iter().any(|state| job["state"] == *state)
+}
+
+/// So much that it takes more than a moment to write.
+async fn much(lab: &Lab, documents: i32) {
+    for shard in lab.shards() {
+        for from in (0..documents).step_by(1000) {
+            let documents: Vec<_> =
+                (from..from + 1000).map(|n| doc! {"_id": n, "n": n % 7, "text": "x".repeat(900)}).collect();
+            shard.run("shop", doc! {"insert": "much", "documents": documents}).await.unwrap();
+        }
+        let index = doc! {"key": {"n": 1}, "name": "n_1"};
+        shard.run("shop", doc! {"createIndexes": "much", "indexes": [index]}).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_restore_goes_on_after_a_crash_at_every_step() {
+    let lab = lab_of(Lab::builder()).await;
+    much(&lab, 20_000).await;
+    let (mut server, _) = server_of(&lab).await;
+    complete(&server, ask(&server).await).await;
+    let (id, cut) = checkpoint(&server).await;
+    let target = Lab::builder().named("new").start().await.unwrap();
+    let restore = ask_restore(&server, &id, &target.restore_uri()).await;
+    server.stop().await;
+    for step in ["restore-marked", "restore-noted", "restore-loaded", "restore-verified", "restore-opened"] {
+        server.serve(Some(step)).await;
+        server.crashed().await;
+        let half = job(&server, &restore).await;
+        assert!(!is_over(&half), "after {step}: {half}");
+    }
+    server.serve(None).await;
+    let done = until_job(&server, &restore, is_over).await;
+    assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
+    let (time, nothing) = (timestamp(cut), Gossip::default());
+    let gossip = lab.topology().gossip().await.unwrap();
+    for i in 0..2 {
+        assert_same(&data(target.shard(i), ReadAt::Majority, &nothing).await, &owned(&lab, i, time, &gossip).await);
+    }
+}
+
+#[tokio::test]
+async fn a_restore_goes_on_through_an_election_and_ends_when_it_is_told_to() {
+    let lab = lab_of(Lab::builder()).await;
+    much(&lab, 40_000).await;
+    let (server, _) = server_of(&lab).await;
+    complete(&server, ask(&server).await).await;
+    let (id, cut) = checkpoint(&server).await;
+    let target = Lab::builder().named("new").members(3).start().await.unwrap();
+    let restore = ask_restore(&server, &id, &target.restore_uri()).await;
+    let has_begun = |job: &Value| job["parts"][0]["written"]["documents"].as_u64() > Some(0) || is_over(job);
+    until_job(&server, &restore, has_begun).await;
+    target.shard(0).step_down().await.unwrap();
+    let done = until_job(&server, &restore, is_over).await;
+    assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
+    let (time, nothing) = (timestamp(cut), Gossip::default());
+    let gossip = lab.topology().gossip().await.unwrap();
+    for i in 0..2 {
+        assert_same(&data(target.shard(i), ReadAt::Majority, &nothing).await, &owned(&lab, i, time, &gossip).await);
+    }
+
+    // One that is ended leaves its mark, and nobody takes the target for a whole one.
+    let other = Lab::builder().named("other").start().await.unwrap();
+    let restore = ask_restore(&server, &id, &other.restore_uri()).await;
+    until_job(&server, &restore, has_begun).await;
+    server.json(&[&["restore-job", "cancel"], &OF[..], &[&restore]].concat()).await;
+    let done = until_job(&server, &restore, is_over).await;
+    assert_eq!(done["state"], "KILLED", "{done}");
+    let marks = find(other.config().endpoint(), &nothing, "config.stillpoint.restore", ReadAt::Majority, doc! {}).await;
+    assert_eq!(marks.unwrap()[0].get_str("_id").unwrap(), restore);
+    let databases = find(other.config().endpoint(), &nothing, "config.databases", ReadAt::Majority, doc! {}).await;
+    assert_eq!(databases.unwrap(), Vec::<Document>::new());
+    let ran = super::restore::restore(&server, &id, &other.restore_uri(), &[]).await;
+    assert!(
+        !ran.status.success() && ran.err.contains(&restore) && ran.err.contains("Nothing was written"),
+        "{}",
+        ran.err
+    );
+}
+
+#[tokio::test]
+async fn what_will_not_do_is_refused_before_anything_is_written() {
+    let (lab, server, workload) = source().await;
+    let (id, _) = checkpoint(&server).await;
+    let nothing = Gossip::default();
+    let refused = async |uri: &str, more: &[&str], why: &str| {
+        let ran = restore(&server, &id, uri, more).await;
+        assert!(!ran.status.success() && ran.err.contains(why), "{more:?}: {}", ran.err);
+    };
+    refused(&lab.uri(), &[], "the target is the source itself").await;
+
+    let plain = Lab::plain_replica_set().await.unwrap();
+    let uri = plain.restore_uri();
+    refused(&uri, &[], "name the one part that it is to have with --part (rs0, rs1)").await;
+    refused(&uri, &["--part", "config"], "name a shard").await;
+    refused(&uri, &["--part", "rs7"], "there is no shard rs7").await;
+    refused(&uri, &["--part", "rs0", "--only", "config"], "the servers' own").await;
+    plain.run("admin", doc! {"setFeatureCompatibilityVersion": "5.0"}).await.unwrap();
+    refused(&uri, &["--part", "rs0"], "featureCompatibilityVersion is 5.0, and the data is of 6.0").await;
+    plain.run("admin", doc! {"setFeatureCompatibilityVersion": "6.0"}).await.unwrap();
+    plain.run("old", doc! {"insert": "left", "documents": [{"_id": 1}]}).await.unwrap();
+    refused(&uri, &["--part", "rs0"], "the target is not empty: it has old.left").await;
+    assert_eq!(data(&plain, ReadAt::Majority, &nothing).await.len(), 1);
+
+    // What is there is none of its business if it is elsewhere.
+    let more = ["--part", "rs0", "--only", "shop=copy", "--only", "bank.accounts=bank2.money"];
+    let done = restored(&server, &id, &uri, &more).await;
+    assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
+    let there = data(&plain, ReadAt::Majority, &nothing).await;
+    assert_eq!((there["copy.goods"].1.len(), there["old.left"].1.len()), (3000, 1));
+    assert!(there["bank2.money"].1.len() > 5);
+    let count = async |name: &str| {
+        let reply =
+            plain.run("copy", doc! {"aggregate": name, "pipeline": [{"$count": "n"}], "cursor": {}}).await.unwrap();
+        let first = reply.get_document("cursor").unwrap().get_array("firstBatch").unwrap()[0].clone();
+        first.as_document().unwrap().get_i32("n").unwrap()
+    };
+    assert_eq!(
+        (count("cheap").await, count("weather").await),
+        (10, 100),
+        "a view and a time-series, by their new names"
+    );
+    refused(&uri, &["--part", "rs0", "--only", "shop=third"], "two collections cannot have one UUID").await;
+
+    // Fewer shards: what is one collection everywhere is merged, what is not is refused.
+    let target = Lab::builder().auth(true).named("one").shards(1).start().await.unwrap();
+    let uri = target.restore_uri();
+    refused(&target.uri(), &[], "the user of the target may not").await;
+    refused(&uri, &["--shard-map", "rs0=two"], "the target has no shard two").await;
+    refused(&uri, &[], "is one collection on shard rs0 and another on shard rs1").await;
+    assert!(data(target.shard(0), ReadAt::Majority, &nothing).await.is_empty());
+    let done = restored(&server, &id, &uri, &["--only", "bank"]).await;
+    assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
+    workload.stop().await.unwrap();
+    let cut = server.record(id.parse().unwrap()).await.cut.unwrap();
+    let time = timestamp(cut);
+    let now = target.topology().gossip().await.unwrap();
+    let restored = find(target.shard(0).endpoint(), &now, NS, ReadAt::Majority, doc! {}).await.unwrap();
+    let mut expected = stillpoint_lab::snapshot::find_at(&lab, NS, time, doc! {}).await.unwrap();
+    expected.sort_by_key(|document| document.get_i64("_id").unwrap());
+    assert!(expected.len() > 10 && restored == expected, "{} and {}", restored.len(), expected.len());
+}
+
+#[tokio::test]
+async fn a_target_or_a_vault_that_fails_breaks_a_restore_by_name() {
+    let lab = lab_of(Lab::builder()).await;
+    much(&lab, 40_000).await;
+    let (mut server, _) = server_of(&lab).await;
+    server.stop().await;
+    server.configure("[snapshots]", "[restore]\npatience = \"2s\"\n\n[snapshots]");
+    server.serve(None).await;
+    complete(&server, ask(&server).await).await;
+    let (id, _) = checkpoint(&server).await;
+    let target = Lab::builder().named("new").start().await.unwrap();
+    let restore = ask_restore(&server, &id, &target.restore_uri()).await;
+    let has_begun = |job: &Value| job["parts"][0]["written"]["documents"].as_u64() > Some(0) || is_over(job);
+    until_job(&server, &restore, has_begun).await;
+    target.shard(0).kill_primary().await.unwrap();
+    let done = until_job(&server, &restore, is_over).await;
+    let failure = done["failure"].as_str().unwrap_or_default();
+    assert!(done["state"] == "BROKEN" && failure.contains("new0") && failure.contains("holds a part"), "{done}");
+
+    let packs: Vec<_> =
+        files(&server.folder().join("vault")).into_iter().filter(|name| name.contains("/pack-")).collect();
+    assert!(!packs.is_empty());
+    for pack in &packs {
+        std::fs::remove_file(pack).unwrap();
+    }
+    let target = Lab::builder().named("next").start().await.unwrap();
+    let restore = ask_restore(&server, &id, &target.restore_uri()).await;
+    let done = until_job(&server, &restore, is_over).await;
+    let failure = done["failure"].as_str().unwrap_or_default();
+    assert!(done["state"] == "BROKEN" && failure.contains("pack"), "{done}");
+}
+
+/// Documents that are long past their time, of an index and of a time-series; a collection that is sharded by a
+/// hash, whose documents both shards have, each the other's as orphans; zones; users and roles.
+async fn what_is_special(lab: &Lab) {
+    lab.create_database("store", 0).await.unwrap();
+    let config = lab.config().endpoint();
+    let nothing = Gossip::default();
+    let row =
+        find(config, &nothing, "config.databases", ReadAt::Majority, doc! {"_id": "store"}).await.unwrap().remove(0);
+    let shard = doc! {
+        "_shardsvrCreateCollection": "hashed", "shardKey": {"_id": "hashed"}, "writeConcern": majority(),
+        "databaseVersion": row.get("version").unwrap(),
+    };
+    lab.shard(0).run("store", shard).await.unwrap();
+    for shard in lab.shards() {
+        let documents: Vec<_> = (0..1000).map(|n| doc! {"_id": n}).collect();
+        shard.run("store", doc! {"insert": "hashed", "documents": documents}).await.unwrap();
+    }
+    let past = |n: i64| bson::DateTime::from_millis(1_000_000_000_000 + n * 1000);
+    let index = doc! {"key": {"at": 1}, "name": "at_1", "expireAfterSeconds": 60};
+    let run = |command: Document| async move { lab.shard(0).run("store", command).await.unwrap() };
+    run(doc! {"createIndexes": "old", "indexes": [index]}).await;
+    run(doc! {"insert": "old", "documents": (0..50).map(|n| doc! {"_id": n, "at": past(n)}).collect::<Vec<_>>()}).await;
+    run(doc! {"create": "past", "timeseries": {"timeField": "at"}, "expireAfterSeconds": 3600}).await;
+    run(doc! {"insert": "past", "documents": (0..50).map(|n| doc! {"at": past(n)}).collect::<Vec<_>>()}).await;
+    let unique = doc! {"key": {"n": -1}, "name": "n", "unique": true, "sparse": true};
+    run(doc! {"createIndexes": "old", "indexes": [unique]}).await;
+
+    let zone = doc! {"_configsvrAddShardToZone": "rs1", "zone": "north", "writeConcern": majority()};
+    config.run("admin", zone).await.unwrap();
+    let range = doc! {
+        "_configsvrUpdateZoneKeyRange": NS, "min": {"_id": 0}, "max": {"_id": 1000}, "zone": "north",
+        "writeConcern": majority(),
+    };
+    config.run("admin", range).await.unwrap();
+    let role = doc! {"createRole": "clerk", "privileges": [], "roles": ["read"]};
+    config.run("admin", role).await.unwrap();
+    let user = doc! {"createUser": "ada", "pwd": "secret-of-ada", "roles": ["clerk"]};
+    config.run("admin", user).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_expires_is_sharded_by_a_hash_or_is_in_a_zone_is_restored_as_it_was() {
+    // Nothing expires in the source, and all at once in the target.
+    let lab = lab_of(Lab::builder().auth(true).parameter("ttlMonitorEnabled=false")).await;
+    what_is_special(&lab).await;
+    let (server, _) = server_of(&lab).await;
+    complete(&server, ask(&server).await).await;
+    let (id, cut) = checkpoint(&server).await;
+    let target =
+        Lab::builder().auth(true).named("new").shards(3).parameter("ttlMonitorSleepSecs=1").start().await.unwrap();
+    let done = restored(&server, &id, &target.restore_uri(), &["--users"]).await;
+    assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
+
+    let (time, nothing) = (timestamp(cut), Gossip::default());
+    let gossip = lab.topology().gossip().await.unwrap();
+    let mut ids = Vec::new();
+    for i in 0..2 {
+        let there = data(target.shard(i), ReadAt::Majority, &nothing).await;
+        let source = data(lab.shard(i), ReadAt::Time(time), &gossip).await;
+        for (ns, (about, _)) in &source {
+            assert_eq!(there[ns].0, *about, "{ns}");
+        }
+        assert_eq!((source["store.hashed"].1.len(), there["store.hashed"].1.len() < 1000), (1000, true));
+        ids.extend(there["store.hashed"].1.iter().map(|document| document.get_i32("_id").unwrap()));
+    }
+    ids.sort_unstable();
+    assert_eq!(ids, (0..1000).collect::<Vec<_>>(), "each document is where its shard is, and nowhere else");
+    assert!(data(target.shard(2), ReadAt::Majority, &nothing).await.is_empty());
+    let gone = || async {
+        let there = data(target.shard(0), ReadAt::Majority, &nothing).await;
+        there["store.old"].1.is_empty().then_some(())
+    };
+    until(LIMIT, gone).await.expect("what is past its time goes once the restore is finished");
+
+    let names = [("rs0", "new0"), ("rs1", "new1")];
+    let expected = routing(&lab, ReadAt::Time(time), &gossip, &names).await;
+    assert_eq!(expected["tags"].len(), 1);
+    assert_eq!(routing(&target, ReadAt::Majority, &nothing, &[]).await, expected);
+    let config = target.config().endpoint();
+    let zones = find(config, &nothing, "config.shards", ReadAt::Majority, doc! {"tags": "north"}).await.unwrap();
+    assert_eq!((zones.len(), zones[0].get_str("_id").unwrap()), (1, "new1"));
+    let users = find(config, &nothing, "admin.system.users", ReadAt::Majority, doc! {}).await.unwrap();
+    let expected =
+        find(lab.config().endpoint(), &gossip, "admin.system.users", ReadAt::Time(time), doc! {"user": "ada"});
+    assert!(users.contains(&expected.await.unwrap()[0]));
+    // The target's own keep their passwords: this one has just been used.
+    assert_eq!(users.iter().filter(|user| user.get_str("user").unwrap() == "admin").count(), 1);
+    let roles = find(config, &nothing, "admin.system.roles", ReadAt::Majority, doc! {"role": "clerk"}).await.unwrap();
+    assert_eq!(roles.len(), 1);
+}
+
+/// `RESTORES` of them, for a soak; else a few.
+#[tokio::test]
+async fn at_any_time_the_money_is_all_there_whatever_failed_meanwhile() {
+    let restores: u64 = std::env::var("RESTORES").ok().map_or(2, |number| number.parse().unwrap());
+    let lab = lab_of(Lab::builder().members(3)).await;
+    let (server, _) = server_of(&lab).await;
+    let workload = Workload::start(&lab, NS, 4).await.unwrap();
+    let first = complete(&server, ask(&server).await).await.cut.unwrap();
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut chance = seed;
+    let mut next = move || {
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        chance >> 33
+    };
+    for turn in 0..restores {
+        // Something fails, and then there is a time to go back to, before, in or after it.
+        match turn % 2 {
+            0 => drop(lab.shard(0).step_down().await.unwrap()),
+            _ => {
+                let killed = lab.shard(1).kill_primary().await.unwrap();
+                lab.shard(1).wait_for_primary(SOON).await.unwrap();
+                lab.shard(1).restart(killed).await.unwrap();
+            }
+        }
+        let last = server.complete().await.cut.unwrap();
+        let span = u64::from(last.seconds - first.seconds);
+        let seconds = first.seconds + (next() % span.max(1)) as u32 + u32::from(span > 0);
+        let time = ClusterTime::new(seconds.min(last.seconds), next() as u32 % 60);
+        let time = time.clamp(first, last);
+        let target = Lab::builder().named("new").start().await.unwrap();
+        let file = server.folder().join("target");
+        std::fs::write(&file, target.restore_uri()).unwrap();
+        let at = time.to_string();
+        let args = [&["restore"], &OF[..], &["--at", &at, "--to-file", file.to_str().unwrap()]].concat();
+        // As soon as the transactions have ended that were prepared by then.
+        let done = until(LIMIT, || async {
+            let ran = server.run(&[&args[..], &["--json"]].concat(), &[]).await;
+            if !ran.status.success() && ran.err.contains("is not known to have ended") {
+                return None;
+            }
+            assert!(ran.status.success(), "{time}: {}{}\n{}", ran.err, ran.out, server.log());
+            Some(serde_json::from_str::<Value>(&ran.out).unwrap())
+        });
+        let done = done.await.expect("its transactions end");
+        assert_eq!(done["verdict"], "EQUAL", "{done}");
+        let now = target.topology().gossip().await.unwrap();
+        let mut restored = Vec::new();
+        for shard in target.shards() {
+            restored.extend(find(shard.endpoint(), &now, NS, ReadAt::Majority, doc! {}).await.unwrap());
+        }
+        let mut expected = stillpoint_lab::snapshot::find_at(&lab, NS, timestamp(time), doc! {}).await.unwrap();
+        for documents in [&mut restored, &mut expected] {
+            documents.sort_by_key(|document| document.get_i64("_id").unwrap());
+        }
+        assert!(restored == expected, "{time}: {} documents, and {} were there", restored.len(), expected.len());
+        let money: i64 = restored.iter().filter_map(|document| document.get_i64("balance").ok()).sum();
+        assert_eq!(money, workload.summary().total, "{time}");
+    }
+    workload.stop().await.unwrap();
+}
+
+fn files(folder: &std::path::Path) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => all.extend(files(&path)),
+            false => all.push(path.display().to_string()),
+        }
+    }
+    all
 }
