@@ -54,6 +54,7 @@ pub enum Command {
         point: PointArgs,
     },
     /// Write the data at a point in time to files, laid out as mongodump does: OUT/PART/DB/COLLECTION.bson.
+    /// Or that of one part to an archive, for mongorestore --archive.
     Export {
         #[command(flatten)]
         point: PointArgs,
@@ -64,8 +65,11 @@ pub enum Command {
         #[arg(long, value_name = "NS")]
         only: Vec<String>,
         /// A folder that is not there yet.
-        #[arg(long, value_name = "DIR")]
-        out: PathBuf,
+        #[arg(long, value_name = "DIR", required_unless_present = "archive", conflicts_with = "archive")]
+        out: Option<PathBuf>,
+        /// An archive of the one part that --part names: a file that is not there yet, or `-` for standard output.
+        #[arg(long, value_name = "FILE", requires = "parts")]
+        archive: Option<PathBuf>,
     },
     /// Print a collection's documents at a point in time, or one of them, as lines of extended JSON.
     Cat {

@@ -73,8 +73,8 @@ async fn run(cli: Cli) -> Result<(), CliError> {
                 Command::Checkpoint(command) => commands::checkpoint::run(&config, &output, command).await,
                 Command::Snapshot(command) => commands::snapshot::run(&config, &output, command).await,
                 Command::Verify { point } => commands::verify::run(&config, &output, point).await,
-                Command::Export { point, parts, only, out } => {
-                    commands::export::run(&config, &output, point, parts, only, &out).await
+                Command::Export { point, parts, only, out, archive } => {
+                    commands::export::run(&config, &output, point, parts, only, out, archive).await
                 }
                 Command::Cat { point, parts, ns, id } => commands::cat::run(&config, point, parts, ns, id).await,
                 Command::Restore(args) => commands::restore::run(&config, &output, args).await,

@@ -11,16 +11,18 @@
 //! - [`make`]: a snapshot out of that
 //! - [`verify`]: whether that is what the cluster itself says
 //! - [`watch`]: each checkpoint is verified as soon as it can be
-//! - [`export`], [`find`]: as files; one collection or document of it
+//! - [`export`], [`dump`], [`find`]: as files; as one archive; one collection or document of it
 //! - [`check`]: whether all that is stored is whole
 //! - [`point`]: what is stored of a cluster, to be asked for a time
 //! - [`pack`], [`unpack`]: chunks into the vault, and out of it
 
 pub mod check;
+pub mod dump;
 mod error;
 pub mod export;
 pub mod find;
 mod make;
+mod metadata;
 mod pack;
 mod point;
 pub(crate) mod read;

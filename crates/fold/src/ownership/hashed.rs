@@ -16,8 +16,8 @@ use crate::key::{CUT, code_and_scope, fixed};
 /// The only one that the server uses for indexes.
 const SEED: i32 = 0;
 
-/// The hash of a value. Whole numbers of all types have one, and other numbers that of the whole number they are
-/// cut to; a field that is missing has that of null.
+/// The hash of a value. A number has that of a whole one, whatever their types: a double of what stands before its
+/// point, a decimal of the next one. A field that is missing has that of null.
 ///
 /// # Errors
 /// A value that is no BSON, or nested too deep. An array is hashed, too, though a hashed index takes none.

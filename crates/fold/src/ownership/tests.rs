@@ -237,7 +237,7 @@ fn document(parts: &[Part], form: u8) -> RawDocumentBuf {
     let mut document = doc! {"_id": 1};
     for (name, part) in NAMES.iter().zip(parts) {
         // Missing or null.
-        if *part == Part::Missing && form % 2 == 0 {
+        if *part == Part::Missing && form.is_multiple_of(2) {
             continue;
         }
         match name.split_once('.') {

@@ -1,6 +1,8 @@
 //! The point in time that a command is about, and what is stored of it.
 
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stillpoint_catalog::{Catalog, Cluster};
@@ -92,33 +94,40 @@ pub fn is_wanted(only: &[String], ns: &str) -> bool {
     only.is_empty() || only.iter().any(|one| one == ns || one == db)
 }
 
-/// A folder that is not there yet: it is filled beside its place, and only then put there.
+/// A folder or file that is not there yet: it is filled beside its place, and only then put there.
 pub struct Fresh {
-    pub folder: PathBuf,
+    pub path: PathBuf,
     place: PathBuf,
 }
 
 impl Fresh {
-    pub fn begin(place: &std::path::Path) -> Result<Fresh, CliError> {
-        let failed = |why: std::io::Error| CliError::Failed(format!("{} cannot be made: {why}", place.display()));
+    pub fn folder(place: &Path) -> Result<Fresh, CliError> {
+        Fresh::begin(place, |path| fs::create_dir(path)).map(|(fresh, ())| fresh)
+    }
+
+    pub fn file(place: &Path) -> Result<(Fresh, File), CliError> {
+        Fresh::begin(place, |path| File::create_new(path))
+    }
+
+    fn begin<T>(place: &Path, create: impl FnOnce(&Path) -> io::Result<T>) -> Result<(Fresh, T), CliError> {
         if place.exists() {
-            return Err(CliError::Failed(format!("{} is there already: name a folder that is not", place.display())));
+            return Err(CliError::Failed(format!("{} is there already: name one that is not", place.display())));
         }
         let mut name = place.file_name().map(|name| name.to_owned()).unwrap_or_default();
         name.push(".partial");
-        let folder = place.with_file_name(name);
-        std::fs::create_dir(&folder).map_err(|why| match why.kind() {
-            std::io::ErrorKind::AlreadyExists => CliError::Failed(format!(
+        let path = place.with_file_name(name);
+        let created = create(&path).map_err(|why| match why.kind() {
+            io::ErrorKind::AlreadyExists => CliError::Failed(format!(
                 "{} is there: another export is under way, or was interrupted; delete it if it was",
-                folder.display()
+                path.display()
             )),
-            _ => failed(why),
+            _ => CliError::Failed(format!("{} cannot be made: {why}", place.display())),
         })?;
-        Ok(Fresh { folder, place: place.to_owned() })
+        Ok((Fresh { path, place: place.to_owned() }, created))
     }
 
     pub fn end(self) -> Result<(), CliError> {
-        let moved = std::fs::rename(&self.folder, &self.place);
-        moved.map_err(|why| CliError::Failed(format!("{} cannot be put in its place: {why}", self.folder.display())))
+        let moved = fs::rename(&self.path, &self.place);
+        moved.map_err(|why| CliError::Failed(format!("{} cannot be put in its place: {why}", self.path.display())))
     }
 }

@@ -1,6 +1,7 @@
 //! The server as it is shipped, against real clusters: what a checkpoint holds, and that the balancer
 //! is left as it was found whatever happens meanwhile.
 
+mod archive;
 mod balancer_as_found;
 mod capture;
 mod captured;

@@ -185,7 +185,7 @@ async fn ask_of(server: &mut Server) -> SnapshotId {
     ask(server).await
 }
 
-fn of(command: &'static str, more: &[&'static str]) -> Vec<&'static str> {
+pub fn of(command: &'static str, more: &[&'static str]) -> Vec<&'static str> {
     [&[command, "--project", "tests", "--cluster", "Cluster0"], more].concat()
 }
 
@@ -274,7 +274,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// BSON documents one after the other.
-fn split(mut bytes: &[u8]) -> Vec<&[u8]> {
+pub fn split(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut all = Vec::new();
     while let Some(length) = bytes.first_chunk() {
         let (document, rest) = bytes.split_at(i32::from_le_bytes(*length) as usize);

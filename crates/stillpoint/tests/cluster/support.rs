@@ -185,7 +185,7 @@ impl Server {
         self.port.number()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stillpoint"));
         let config = self.folder.path().join("stillpoint.toml");
         command.current_dir(self.folder.path()).arg("--config").arg(config).args(args);
