@@ -8,6 +8,7 @@
 //!   of the bare route at the same time
 //! - capture: a backlog's rate ÷ a bare loop's over the same oplog; its size ÷ gzip's; what it costs
 //! - snapshot: the first ÷ a bare loop that reads the same; its size ÷ gzip's; what later ones store ÷ the first
+//! - restore: into an empty cluster ÷ a bare loop that inserts; what comparing costs; two shards ÷ one
 //! - memory: the server's, idle, with many connections, and after many challenges
 //!
 //! Where requests are compared, the microseconds are of a processor for one request: the server's own and
@@ -25,6 +26,7 @@ mod memory;
 mod options;
 mod report;
 mod requests;
+mod restore;
 mod seed;
 mod served;
 mod snapshot;
@@ -79,6 +81,9 @@ async fn run(options: &Options, report: &mut Report) -> Result<()> {
     }
     if options.wants(Measure::Snapshot) {
         snapshot::measure(report, &options.binary).await?;
+    }
+    if options.wants(Measure::Restore) {
+        restore::measure(report, &options.binary).await?;
     }
     if options.wants(Measure::Memory) {
         memory::measure(report, &options.binary).await?;

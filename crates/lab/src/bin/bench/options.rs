@@ -15,10 +15,11 @@ pub enum Measure {
     Memory,
     Capture,
     Snapshot,
+    Restore,
 }
 
 impl Measure {
-    const NAMED: [(&str, Measure); 7] = [
+    const NAMED: [(&str, Measure); 8] = [
         ("hold", Measure::Hold),
         ("requests", Measure::Requests),
         ("list", Measure::List),
@@ -26,6 +27,7 @@ impl Measure {
         ("memory", Measure::Memory),
         ("capture", Measure::Capture),
         ("snapshot", Measure::Snapshot),
+        ("restore", Measure::Restore),
     ];
 }
 
@@ -37,7 +39,7 @@ pub struct Options {
 }
 
 const USAGE: &str =
-    "usage: bench --binary PATH [--only hold|requests|list|latency|memory|capture|snapshot]… [--seconds N]";
+    "usage: bench --binary PATH [--only hold|requests|list|latency|memory|capture|snapshot|restore]… [--seconds N]";
 
 impl Options {
     pub fn parse(args: &[String]) -> Result<Options> {

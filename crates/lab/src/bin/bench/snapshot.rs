@@ -24,10 +24,10 @@ use crate::report::{Limit, Report, median};
 use crate::stage::Stage;
 use crate::usage::Memory;
 
-const DOCUMENTS: i64 = 1_000_000;
+pub const DOCUMENTS: i64 = 1_000_000;
 /// One in a hundred of them.
 const CHANGED: i64 = DOCUMENTS / 100;
-const UPDATES: i64 = 300_000;
+pub const UPDATES: i64 = 300_000;
 const SMALLER_THAN_GZIP: Limit = Limit::AtMost(1.0);
 const CLUSTERED: Limit = Limit::AtMost(0.05);
 const MONGODUMP: Limit = Limit::AtMost(1.5);
@@ -38,7 +38,7 @@ pub async fn measure(report: &mut Report, binary: &std::path::Path) -> Result<()
     let stage = Stage::set(binary, 1).await?;
     let shard = stage.lab.shard(0);
     roomy(shard).await?;
-    load(shard).await?;
+    load(shard, 0, DOCUMENTS).await?;
     let bare = [bare_loop(shard).await?, bare_loop(shard).await?, bare_loop(shard).await?];
     let bare_time = median(bare.iter().map(|(_, time)| time.as_secs_f64()).collect());
     let cluster = stage.catalog()?.clusters(None).await?.pop().context("no cluster")?;
@@ -143,11 +143,11 @@ impl Taking<'_> {
 }
 
 /// Documents of some 620 bytes.
-async fn load(part: &ReplicaSet) -> Result<()> {
+pub async fn load(part: &ReplicaSet, from: i64, until: i64) -> Result<()> {
     let mut rng = StdRng::seed_from_u64(1);
     let orders = part.client().database("bench").collection::<Document>("orders");
-    let mut next = 0;
-    while next < DOCUMENTS {
+    let mut next = from;
+    while next < until {
         let documents = (next..next + 1000).map(|id| {
             let mut made = document(&mut rng, id);
             let more = document(&mut rng, id);
@@ -166,7 +166,7 @@ async fn load(part: &ReplicaSet) -> Result<()> {
     Ok(())
 }
 
-async fn update(part: &ReplicaSet, ids: Vec<i64>) -> Result<()> {
+pub async fn update(part: &ReplicaSet, ids: Vec<i64>) -> Result<()> {
     for (n, ids) in ids.chunks(1000).enumerate() {
         let change = |id: &i64| doc! {"q": {"_id": id}, "u": {"$set": {"amount": n as f64 + 0.5}}};
         let updates: Vec<_> = ids.iter().map(change).collect();
