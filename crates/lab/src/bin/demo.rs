@@ -195,10 +195,26 @@ async fn show(args: &Args, stage: &mut Stage) -> Result<()> {
         begin.elapsed().as_millis()
     ));
     let verdict = verify(&cli, &of_cluster, id).await?;
-    say(&format!("what is stored of it and a snapshot read of the cluster at its time: {verdict}; the API says:"));
+    say(&format!("what is stored of it and a snapshot read of the cluster at its time: {verdict}"));
+
+    say("restoring it into another cluster, with other shards");
+    let begin = Instant::now();
+    let target = Lab::builder().named("new").auth(true).start().await?;
+    let target_file = write_secret(&stage.dir.path().join("target"), &target.restore_uri())?;
+    let target_file = target_file.to_string_lossy();
+    let restored =
+        cli.run(&[&["restore", "--checkpoint", id, "--to-file", &target_file], &of_cluster[..]].concat()).await?;
+    drop(target);
+    say(&format!(
+        "{} after {:.1} s, the new cluster's start and end included; what is there and what was to be written: {}",
+        text(&restored, "state")?,
+        begin.elapsed().as_secs_f32(),
+        text(&restored, "verdict")?
+    ));
 
     let url = format!("{origin}/api/atlas/v1.0/groups/{group}/clusters/{CLUSTER}/backupCheckpoints/{id}?pretty=true");
     let reply = curl(&user, &url).await?;
+    say("the API says of the checkpoint:");
     println!("{}", reply.trim_end());
     let document: Value = serde_json::from_str(&reply).context("the API's reply is not JSON")?;
     ensure!(text(&document, "id")? == id, "the API answered with another checkpoint");
