@@ -74,6 +74,14 @@ pub fn parse(body: &[u8], known: &[&str]) -> Result<Vec<(String, Value)>, Refusa
     Ok(members)
 }
 
+/// A whole number, also one that is written as `15.0`: to JSON Schema they are the same.
+pub fn whole(value: &Value) -> Option<i64> {
+    // Up to here a float has every whole number.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let float = || value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() <= EXACT);
+    value.as_i64().or_else(|| float().map(|number| number as i64))
+}
+
 /// JSON, or what clients of v2 call it.
 fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let media_type = media_type(headers);
@@ -86,6 +94,26 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_whole_number_may_be_written_as_a_float() {
+        for (text, expected) in [
+            ("15", Some(15)),
+            ("15.0", Some(15)),
+            ("-1", Some(-1)),
+            ("1795521600123", Some(1_795_521_600_123)),
+            ("1.795521600123e12", Some(1_795_521_600_123)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("18446744073709551616", None),
+            ("1e99", None),
+            ("1.5", None),
+            ("\"15\"", None),
+            ("null", None),
+            ("[15]", None),
+        ] {
+            assert_eq!(whole(&serde_json::from_str(text).unwrap()), expected, "{text}");
+        }
+    }
 
     #[test]
     fn an_object_is_read_and_anything_else_refused() {

@@ -30,6 +30,10 @@ macro_rules! codes {
 codes! {
     InvalidQueryParameter BAD_REQUEST "INVALID_QUERY_PARAMETER" "Invalid query parameter %s specified."
     InvalidAttribute BAD_REQUEST "INVALID_ATTRIBUTE" "Invalid attribute %s specified."
+    RestoreIntoItself BAD_REQUEST "INVALID_ATTRIBUTE" "Invalid attribute %s specified: a cluster is not restored into itself. Name one that is empty."
+    MissingAttribute BAD_REQUEST "MISSING_ATTRIBUTE" "The required attribute %s was not specified."
+    InvalidEnumValue BAD_REQUEST "INVALID_ENUM_VALUE" "An invalid enumeration value %s was specified."
+    UnsupportedDeliveryMethod BAD_REQUEST "UNSUPPORTED_DELIVERY_METHOD" "The delivery method %s is not supported."
     InvalidCheckpointInterval BAD_REQUEST "INVALID_CLUSTER_CHECKPOINT_INTERVAL" "Invalid cluster checkpoint interval %s: it must be 15, 30 or 60 minutes."
     InvalidJson BAD_REQUEST "INVALID_JSON" "The request body must be a JSON object."
     MalformedJson BAD_REQUEST "MALFORMED_JSON" "The request body is not well-formed JSON."
@@ -43,6 +47,7 @@ codes! {
     SnapshotNeeded FORBIDDEN "CANNOT_MODIFY_SNAPSHOT" "Snapshot %s of cluster %s cannot be deleted: the oldest checkpoints and times that are kept are restored from it."
     SnapshotNewest FORBIDDEN "CANNOT_MODIFY_SNAPSHOT" "Snapshot %s of cluster %s cannot be deleted: the next one goes on from it. Delete it when there is a newer one."
     SnapshotStays FORBIDDEN "CANNOT_MODIFY_SNAPSHOT" "Snapshot %s of cluster %s cannot be deleted: it is marked doNotDelete. Set that to false first."
+    SnapshotRestored FORBIDDEN "CANNOT_MODIFY_SNAPSHOT" "Snapshot %s of cluster %s cannot be deleted: a restore that is not yet finished may go on from it."
     InvalidGroupId NOT_FOUND "INVALID_GROUP_ID" "An invalid group ID %s was specified."
     InvalidClusterId NOT_FOUND "INVALID_CLUSTER_ID" "An invalid cluster ID %s was specified."
     InvalidCheckpointId NOT_FOUND "INVALID_CHECKPOINT_ID" "An invalid checkpoint ID %s was specified."
@@ -50,23 +55,21 @@ codes! {
     ClusterNotFound NOT_FOUND "CLUSTER_NOT_FOUND" "No cluster named %s exists in group %s."
     CheckpointNotFound NOT_FOUND "CHECKPOINT_NOT_FOUND" "No checkpoint with ID %s exists for cluster %s."
     SnapshotNotFound NOT_FOUND "SNAPSHOT_NOT_FOUND" "No snapshot with ID %s exists for cluster %s."
+    RestoreJobNotFound NOT_FOUND "RESTORE_JOB_NOT_FOUND" "No restore job with ID %s exists for cluster %s."
     ResourceNotFound NOT_FOUND "RESOURCE_NOT_FOUND" "Cannot find resource %s."
     MethodNotAllowed METHOD_NOT_ALLOWED "METHOD_NOT_ALLOWED" "This resource does not have the method %s."
     InvalidVersionDate NOT_ACCEPTABLE "INVALID_VERSION_DATE" "The Accept header asks for no version that this resource has. Ask for application/vnd.atlas.%s+json or a later date."
     CheckpointUnderWay CONFLICT "CHECKPOINT_IN_PROGRESS" "Checkpoint %s of cluster %s is not yet finished."
     SnapshotUnderWay CONFLICT "SNAPSHOT_IN_PROGRESS" "Snapshot %s of cluster %s is not yet finished."
+    RestoreInProgress CONFLICT "ATLAS_CLUSTER_RESTORE_IN_PROGRESS" "A restore of cluster %s is in progress."
+    RestoreEnded CONFLICT "RESTORE_JOB_ENDED" "Restore job %s of cluster %s has ended: there is nothing to be cancelled."
+    NoCheckpointForRestore CONFLICT "NO_CHECKPOINT_FOR_PIT_RESTORE" "Cluster %s cannot be restored to %s: %s"
     VersionGone GONE "VERSION_GONE" "The version of %s of this resource is no longer served. Ask for a later date."
     BodyTooLarge PAYLOAD_TOO_LARGE "PAYLOAD_TOO_LARGE" "The request body is larger than %s bytes."
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "UNSUPPORTED_MEDIA_TYPE" "The request body must be application/json."
     RateLimited TOO_MANY_REQUESTS "RATE_LIMITED" "Too many requests: try again in %s seconds."
-    // Of the API as a whole; the resources that give these are not there yet.
-    InvalidEnumValue BAD_REQUEST "INVALID_ENUM_VALUE" "An invalid enumeration value %s was specified."
-    MissingAttribute BAD_REQUEST "MISSING_ATTRIBUTE" "The required attribute %s was not specified."
-    UnsupportedDeliveryMethod BAD_REQUEST "UNSUPPORTED_DELIVERY_METHOD" "The delivery method %s is not supported."
-    RestoreJobNotFound NOT_FOUND "RESTORE_JOB_NOT_FOUND" "No restore job with ID %s exists for cluster %s."
+    // Of the API as a whole; the resources that give it are not there yet.
     BackupConfigNotFound NOT_FOUND "BACKUP_CONFIG_NOT_FOUND" "No backup configuration exists for cluster %s in group %s."
-    NoCheckpointForRestore CONFLICT "NO_CHECKPOINT_FOR_PIT_RESTORE" "No checkpoint of cluster %s can be restored to %s."
-    RestoreInProgress CONFLICT "ATLAS_CLUSTER_RESTORE_IN_PROGRESS" "A restore of cluster %s is in progress."
     Unexpected INTERNAL_SERVER_ERROR "UNEXPECTED_ERROR" "Unexpected error."
     Unavailable SERVICE_UNAVAILABLE "UNEXPECTED_ERROR" "The server cannot answer this just now. Try again later."
 }
@@ -79,7 +82,10 @@ impl Code {
     /// The field or the parameter of the request that it is about.
     fn field(self, parameters: &[String]) -> Option<&str> {
         match self {
-            Code::InvalidQueryParameter | Code::InvalidAttribute => parameters.first().map(String::as_str),
+            Code::InvalidQueryParameter | Code::InvalidAttribute | Code::MissingAttribute | Code::RestoreIntoItself => {
+                parameters.first().map(String::as_str)
+            }
+            Code::InvalidEnumValue | Code::UnsupportedDeliveryMethod => Some("delivery.methodName"),
             Code::InvalidCheckpointInterval => Some("clusterCheckpointIntervalMin"),
             _ => None,
         }

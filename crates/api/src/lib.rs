@@ -1,7 +1,7 @@
 //! The HTTP interface: what clients of the Atlas backup API read and ask for.
 //!
-//! It reads from the catalog and queues or deletes checkpoints and snapshots there; it never talks to a cluster,
-//! never takes either and never sees a private key. What it must answer is fixed by the
+//! It reads from the catalog, queues or deletes checkpoints and snapshots there, and queues or cancels restores; it
+//! never talks to a cluster, never does any of it and never sees a private key. What it must answer is fixed by the
 //! published pages and real clients: documents with alphabetical keys, defined answers for every
 //! malformed request, one form of Digest challenge.
 //!

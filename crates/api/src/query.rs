@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use stillpoint_core::RestoreId;
+
 use crate::error::{Code, Refusal};
 
 /// The parameters that every resource has.
@@ -25,8 +27,9 @@ pub struct Paging {
 
 pub const HIGHEST_PAGE: u64 = i32::MAX as u64;
 pub const MOST_PER_PAGE: u64 = 500;
-/// More than any right value has.
+/// More than any right value has, but for ids.
 const LONGEST_VALUE: usize = 20;
+const LENGTH_OF_ID: usize = 24;
 
 impl Common {
     pub fn parse(query: &str) -> Result<Common, Refusal> {
@@ -68,6 +71,12 @@ pub fn completed(query: &str) -> Result<Option<bool>, Refusal> {
     }
 }
 
+/// The restore whose jobs a list has; of all, if it does not say.
+pub fn batch(query: &str) -> Result<Option<RestoreId>, Refusal> {
+    let name = "batchId";
+    value_of(query, name, LENGTH_OF_ID)?.map(|text| text.parse().map_err(|_| refused(name))).transpose()
+}
+
 fn refused(name: &str) -> Refusal {
     Refusal::new(Code::InvalidQueryParameter, [name])
 }
@@ -93,6 +102,10 @@ fn number(query: &str, name: &str, default: u64, highest: u64) -> Result<u64, Re
 
 /// The one value of a parameter.
 fn value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, Refusal> {
+    value_of(query, name, LONGEST_VALUE)
+}
+
+fn value_of<'a>(query: &'a str, name: &str, longest: usize) -> Result<Option<Cow<'a, str>>, Refusal> {
     let mut found = None;
     for pair in query.split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -100,12 +113,12 @@ fn value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, Refusal
             continue;
         }
         // A percent-encoded character is three long.
-        if found.is_some() || value.len() > LONGEST_VALUE * 3 {
+        if found.is_some() || value.len() > longest * 3 {
             return Err(refused(name));
         }
         // A `+` would be a space, which no right value has.
         let value = percent_decode_str(value).decode_utf8().map_err(|_| refused(name))?;
-        if value.is_empty() || value.len() > LONGEST_VALUE {
+        if value.is_empty() || value.len() > longest {
             return Err(refused(name));
         }
         found = Some(value);
@@ -146,6 +159,17 @@ mod tests {
         for query in ["completed", "completed=", "completed=ALL", "completed=all&completed=all", "completed=none"] {
             assert_eq!(completed(query), Err(refused("completed")), "{query}");
         }
+    }
+
+    #[test]
+    fn a_list_of_restore_jobs_has_those_of_one_restore_if_it_says_so() {
+        let id = "6b8cd6d580eef54711017e89";
+        assert_eq!(batch(""), Ok(None));
+        assert_eq!(batch(&format!("x=1&batchId={id}")), Ok(Some(id.parse().unwrap())));
+        for value in ["", "=", "=1", "=6b8cd6d580eef54711017e8g", "=6b8cd6d580eef54711017e890", "=%00", "=all"] {
+            assert_eq!(batch(&format!("batchId{value}")), Err(refused("batchId")), "{value}");
+        }
+        assert_eq!(batch(&format!("batchId={id}&batchId={id}")), Err(refused("batchId")));
     }
 
     #[test]

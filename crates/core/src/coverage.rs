@@ -73,6 +73,24 @@ impl<'a> Stored<'a> {
         checkpoint.parts.iter().flat_map(|part| self.base(&part.id, cut).err().unwrap_or_default()).collect()
     }
 
+    /// The parts that the cluster had at a time: those of the newest sound snapshot as of then or before, and
+    /// those whose streams say that they were there, of which that snapshot may know nothing yet. Without such
+    /// a snapshot there are none.
+    pub fn parts(&self, time: ClusterTime) -> Vec<PartId> {
+        let sound = self.snapshots.iter().filter(|snapshot| snapshot.is_sound());
+        let before = sound.filter(|snapshot| snapshot.cut.is_some_and(|cut| cut <= time));
+        let Some(newest) = before.max_by_key(|snapshot| snapshot.cut) else { return Vec::new() };
+        let mut parts: Vec<_> = newest.parts.iter().map(|part| part.id.clone()).collect();
+        let was_there =
+            |stream: &&Stream| stream.from <= time && stream.ended.is_none_or(|ended| ClusterTime::at(ended) > time);
+        for stream in self.streams.iter().filter(was_there) {
+            if !parts.contains(&stream.part) {
+                parts.push(stream.part.clone());
+            }
+        }
+        parts
+    }
+
     /// The newest data of a part from which its state at a time follows.
     pub fn base(&self, part: &PartId, time: ClusterTime) -> Result<&'a Data, Vec<Obstacle>> {
         let Some(stream) = self.streams.iter().find(|stream| stream.part == *part) else {
@@ -321,6 +339,42 @@ mod tests {
         let other = PartId::Shard("rs0".into());
         let stored = Stored { streams: &streams, gaps: &[], snapshots: &snapshots };
         assert_eq!(stored.base(&other, time(50)), Err(vec![Obstacle::NotCaptured(other)]));
+    }
+
+    #[test]
+    fn the_parts_of_a_time_are_those_of_the_snapshot_before_it_and_of_the_streams_that_were_there() {
+        let [old, kept, added] = ["old", "kept", "added"].map(|name| PartId::Shard(name.into()));
+        let stream = |part: &PartId, from: u32, ended: Option<u32>| Stream {
+            cluster: cluster(),
+            part: part.clone(),
+            replica_set: "set".into(),
+            from: time(from),
+            complete_from: time(from),
+            since: time(from),
+            began: Timestamp::UNIX_EPOCH,
+            ended: ended.map(|second| time(second).date()),
+            unresolved: None,
+            kept_from: None,
+        };
+        let streams = [stream(&old, 1, Some(30)), stream(&kept, 1, None), stream(&added, 50, None)];
+        let damaged = Snapshot { damage: Some("a pack".into()), ..snapshot(42, 41, &[&added]) };
+        let snapshots = [snapshot(20, 15, &[&old, &kept]), snapshot(40, 20, &[&kept]), damaged];
+        let stored = Stored { streams: &streams, gaps: &[], snapshots: &snapshots };
+        for (second, expected) in [
+            (19, &[][..]),
+            (20, &[&old, &kept]),
+            (39, &[&old, &kept]),
+            (40, &[&kept]),
+            (49, &[&kept]),
+            (50, &[&kept, &added]),
+        ] {
+            assert_eq!(stored.parts(time(second)).iter().collect::<Vec<_>>(), expected, "{second}");
+        }
+        // One that went is there until then.
+        let snapshots = [snapshot(20, 15, &[&kept])];
+        let stored = Stored { snapshots: &snapshots, ..stored };
+        assert_eq!(stored.parts(time(29)), [kept.clone(), old]);
+        assert_eq!(stored.parts(time(30)), [kept]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use schemars::Schema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::{Transform, transform_subschemas};
@@ -146,6 +146,7 @@ fn parameters(route: &Route) -> Vec<Value> {
                 "clusterId" => (id.clone(), "The cluster, by its id."),
                 "clusterName" => (json!({"type": "string", "minLength": 1}), "The cluster, by its name."),
                 "snapshotId" => (id.clone(), "The snapshot."),
+                "jobId" => (id.clone(), "The restore job."),
                 _ => (id.clone(), "The checkpoint."),
             };
             json!({"name": name, "in": "path", "required": true, "schema": schema, "description": what})
@@ -170,6 +171,9 @@ fn parameters(route: &Route) -> Vec<Value> {
     if operation.query == Query::ListOfSnapshots {
         let which = json!({"type": "string", "enum": ["all", "true", "false"], "default": "true"});
         query("completed", which, "Whether those that are complete are listed, those that are not, or all.");
+    }
+    if operation.query == Query::ListOfRestoreJobs {
+        query("batchId", id.clone(), "The restore whose jobs are listed; without it, those of all.");
     }
     parameters
 }
@@ -199,8 +203,8 @@ fn responses(route: &Route, generator: &mut SchemaGenerator, error: &Schema, oau
         None => json!({"description": "Done."}),
     };
     responses.insert(operation.status.as_str().into(), success);
-    if operation.status == StatusCode::CREATED {
-        created(route, &mut responses["201"]);
+    if operation.method == Method::POST && route.surface.is_some() {
+        made(route, &mut responses[operation.status.as_str()]);
     }
 
     let mut by_status: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
@@ -264,6 +268,9 @@ fn refusals(operation: &Operation, versioned: bool) -> Vec<Code> {
     if operation.path.contains("{snapshotId}") {
         codes.push(Code::SnapshotNotFound);
     }
+    if operation.path.contains("{jobId}") {
+        codes.push(Code::RestoreJobNotFound);
+    }
     if let Some(body) = &operation.body {
         codes.push(Code::BodyTooLarge);
         if body.media_type == "application/json" {
@@ -284,9 +291,15 @@ fn enveloped(schema: &Schema) -> Value {
     }]})
 }
 
-/// Where to go from what was made.
-fn created(route: &Route, response: &mut Value) {
-    response["headers"] = json!({"Location": {"description": "The new resource.", "schema": {"type": "string"}}});
+/// Where to go from what was made: one document, or a list of which the first is as good as any.
+fn made(route: &Route, response: &mut Value) {
+    let id = match route.operation.query.is_list() {
+        true => "$response.body#/results/0/id",
+        false => "$response.body#/id",
+    };
+    if route.operation.status == StatusCode::CREATED {
+        response["headers"] = json!({"Location": {"description": "The new resource.", "schema": {"type": "string"}}});
+    }
     let mut parameters = Map::new();
     for segment in route.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}')) {
         parameters.insert(segment.into(), format!("$request.path.{segment}").into());
@@ -297,7 +310,7 @@ fn created(route: &Route, response: &mut Value) {
         else {
             continue;
         };
-        parameters.insert(name.trim_end_matches('}').into(), "$response.body#/id".into());
+        parameters.insert(name.trim_end_matches('}').into(), id.into());
         let id = operation_id(&Route { surface: route.surface, path: route.path.clone(), operation });
         let link = json!({"operationId": id, "parameters": parameters});
         links.insert(operation.method.as_str().to_ascii_lowercase(), link);

@@ -144,16 +144,16 @@ struct Progress {
 
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Verification")]
-struct VerificationDocument {
+pub(super) struct VerificationDocument {
     /// When it was compared.
     at: Date,
-    /// `EQUAL`; `PARTLY_COMPARED`, what could be compared is equal; `NOT_VERIFIABLE`, the servers can no longer
-    /// read that time; or `DIFFERENT`.
+    /// `EQUAL`; `PARTLY_COMPARED`, what could be compared is equal; `NOT_VERIFIABLE`, the servers could not read
+    /// that time; or `DIFFERENT`.
     verdict: &'static str,
 }
 
 impl VerificationDocument {
-    fn of(verification: &Verification) -> VerificationDocument {
+    pub(super) fn of(verification: &Verification) -> VerificationDocument {
         VerificationDocument { at: Date(verification.at), verdict: verification.verdict().name() }
     }
 }

@@ -88,6 +88,7 @@ impl<'a> ClusterDocument<'a> {
                 Link::new(&place.cluster_url, "self"),
                 Link::new(&place.checkpoints_url, "http://mms.mongodb.com/checkpoints"),
                 Link::new(&place.group_url, "http://mms.mongodb.com/group"),
+                Link::new(&place.restore_jobs_url, "http://mms.mongodb.com/restoreJobs"),
                 Link::below(&place.cluster_url, "snapshotSchedule", "http://mms.mongodb.com/snapshotSchedule"),
                 Link::new(&place.snapshots_url, "http://mms.mongodb.com/snapshots"),
             ],

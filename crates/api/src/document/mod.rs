@@ -11,6 +11,7 @@ mod cluster;
 mod list;
 mod place;
 mod project;
+mod restore_job;
 mod schedule;
 mod snapshot;
 
@@ -26,6 +27,7 @@ pub use cluster::ClusterDocument;
 pub use list::{Enveloped, Link, ListDocument};
 pub use place::Place;
 pub use project::ProjectDocument;
+pub use restore_job::{RestoreJobDocument, RestoreJobView};
 pub use schedule::{ScheduleDocument, interval_min};
 pub use snapshot::{SnapshotDocument, SnapshotView, snapshot_document};
 

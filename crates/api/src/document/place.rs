@@ -8,7 +8,7 @@ use crate::surface::{ClusterBy, Surface};
 /// What is left of a cluster's name in a link: RFC 3986's unreserved characters.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The URLs above a checkpoint and a snapshot.
+/// The URLs above a checkpoint, a snapshot and a restore job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     pub project: ProjectId,
@@ -19,6 +19,8 @@ pub struct Place {
     pub checkpoints_url: String,
     /// Of the collection.
     pub snapshots_url: String,
+    /// Of the collection.
+    pub restore_jobs_url: String,
 }
 
 impl Place {
@@ -31,7 +33,8 @@ impl Place {
         };
         let checkpoints_url = [&cluster_url, "/", surface.checkpoints].concat();
         let snapshots_url = format!("{cluster_url}/snapshots");
-        Place { project, cluster, group_url, cluster_url, checkpoints_url, snapshots_url }
+        let restore_jobs_url = format!("{cluster_url}/restoreJobs");
+        Place { project, cluster, group_url, cluster_url, checkpoints_url, snapshots_url, restore_jobs_url }
     }
 
     pub fn checkpoint_url(&self, id: CheckpointId) -> String {

@@ -6,6 +6,7 @@ mod checkpoints;
 mod clusters;
 mod common;
 mod projects;
+mod restore_jobs;
 mod routes;
 mod schedule;
 mod snapshots;
@@ -67,7 +68,7 @@ pub enum Access {
 
 impl Query {
     pub fn is_list(self) -> bool {
-        matches!(self, Query::List | Query::ListOfSnapshots)
+        matches!(self, Query::List | Query::ListOfSnapshots | Query::ListOfRestoreJobs)
     }
 }
 
@@ -89,6 +90,8 @@ pub enum Query {
     List,
     /// Those, and `completed`.
     ListOfSnapshots,
+    /// Those, and `batchId`.
+    ListOfRestoreJobs,
 }
 
 /// What an operation takes.
@@ -109,6 +112,7 @@ pub fn all() -> impl Iterator<Item = &'static Operation> {
         clusters::OPERATIONS,
         checkpoints::OPERATIONS,
         snapshots::OPERATIONS,
+        restore_jobs::OPERATIONS,
         schedule::OPERATIONS,
     ];
     resources.into_iter().flatten()

@@ -111,7 +111,7 @@ fn changes(members: Vec<(String, Value)>, cluster: &Cluster, interval: u32) -> R
             }
             continue;
         };
-        let number = whole(&value);
+        let number = body::whole(&value).and_then(|number| u32::try_from(number).ok());
         match (setting, number) {
             (_, Some(number)) if setting.allows(number) => changes.push((setting, number)),
             (Setting::ClusterCheckpointIntervalMin, Some(number)) if number == interval => {}
@@ -122,15 +122,6 @@ fn changes(members: Vec<(String, Value)>, cluster: &Cluster, interval: u32) -> R
         }
     }
     Ok(changes)
-}
-
-/// A whole number, also one that is written as `15.0`: to JSON Schema they are the same.
-fn whole(value: &Value) -> Option<u32> {
-    let float = || value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=1e6).contains(number));
-    match value.as_u64() {
-        Some(number) => u32::try_from(number).ok(),
-        None => float().map(|number| number as u32),
-    }
 }
 
 fn body_schema() -> Value {

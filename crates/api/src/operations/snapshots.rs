@@ -104,14 +104,20 @@ pub const OPERATIONS: &[Operation] = &[
         path: ITEM,
         access: Access::Project(Role::GroupOwner),
         summary: "Delete a snapshot",
-        about: "Not while it is being taken, nor while checkpoints or times that are kept, or the next snapshot, need \
-                it.",
+        about: "Not while it is being taken, nor while checkpoints or times that are kept, the next snapshot, or a \
+                restore need it.",
         tag: TAG,
         query: Query::Common,
         body: None,
         status: StatusCode::NO_CONTENT,
         document: None,
-        refusals: &[Code::SnapshotUnfinished, Code::SnapshotNeeded, Code::SnapshotNewest, Code::SnapshotStays],
+        refusals: &[
+            Code::SnapshotUnfinished,
+            Code::SnapshotNeeded,
+            Code::SnapshotNewest,
+            Code::SnapshotStays,
+            Code::SnapshotRestored,
+        ],
         versions: VERSIONS,
         handler: |call| Box::pin(delete(call)),
     },
@@ -199,6 +205,10 @@ async fn delete(call: &Call) -> Result<Reply, Refusal> {
         Some(Need::Oldest) => return Err(refused(Code::SnapshotNeeded, snapshot.id, call)),
         Some(Need::Newest) => return Err(refused(Code::SnapshotNewest, snapshot.id, call)),
         None => {}
+    }
+    let restored = catalog.unfinished_restore(cluster.id).await?;
+    if snapshot.cut.is_some_and(|cut| restored.is_some_and(|restore| cut <= restore.time)) {
+        return Err(refused(Code::SnapshotRestored, snapshot.id, call));
     }
     catalog.delete_snapshot(cluster.id, snapshot.id, call.now).await.map_err(|error| match error {
         CatalogError::Gone(_) => not_found(call),

@@ -7,14 +7,18 @@ use std::collections::BTreeSet;
 
 use http::{Method, Request};
 use http_body_util::Full;
+use serde_json::json;
 use stillpoint_api::operations::{Access, Route};
 use stillpoint_catalog::Catalog;
 use stillpoint_core::Role;
 
 use crate::support::{
     ACCOUNT, ACCOUNT_FOREIGN, ACCOUNT_NEARBY, ACCOUNT_READER, BOTH, CHECKPOINT, CLUSTER, FOREIGN, FOREIGN_GROUP, GROUP,
-    Lab, NEARBY, OTHER, OTHER_GROUP, OWNER, READER, Reply, SNAPSHOT,
+    JOB, Lab, NEARBY, OTHER, OTHER_GROUP, OWNER, READER, RUNNING_JOB, Reply, SNAPSHOT, target,
 };
+use crate::{coverage, restore_jobs};
+
+const CANCEL: &str = "cancelGroupClusterRestoreJob";
 
 /// What an operation needs, and what the owner's request is answered with.
 const RULES: &[(&str, Access, u16)] = &[
@@ -31,6 +35,10 @@ const RULES: &[(&str, Access, u16)] = &[
     ("createGroupClusterSnapshot", Access::Project(Role::GroupOwner), 201),
     ("updateGroupClusterSnapshot", Access::Project(Role::GroupOwner), 200),
     ("deleteGroupClusterSnapshot", Access::Project(Role::GroupOwner), 204),
+    ("listGroupClusterRestoreJobs", Access::Project(Role::GroupReadOnly), 200),
+    ("getGroupClusterRestoreJob", Access::Project(Role::GroupReadOnly), 200),
+    ("createGroupClusterRestoreJob", Access::Project(Role::GroupOwner), 200),
+    (CANCEL, Access::Project(Role::GroupOwner), 200),
     ("getGroupClusterSnapshotSchedule", Access::Project(Role::GroupReadOnly), 200),
     ("updateGroupClusterSnapshotSchedule", Access::Project(Role::GroupOwner), 200),
     ("createToken", Access::Client, 401),
@@ -93,7 +101,8 @@ async fn ask(lab: &Lab, route: &Route, caller: (&str, &str)) -> Reply {
         .replace("{clusterName}", "Cluster0")
         .replace("{clusterId}", CLUSTER)
         .replace("{checkpointId}", CHECKPOINT)
-        .replace("{snapshotId}", SNAPSHOT);
+        .replace("{snapshotId}", SNAPSHOT)
+        .replace("{jobId}", if route.operation.id == CANCEL { RUNNING_JOB } else { JOB });
     let method = &route.operation.method;
     let mut request = Request::builder().method(method.clone()).uri(&path);
     let login = match caller.0 {
@@ -125,8 +134,16 @@ async fn ask(lab: &Lab, route: &Route, caller: (&str, &str)) -> Reply {
     if route.surface.is_some_and(|surface| surface.versioned) {
         request = request.header("accept", "application/vnd.atlas.2023-01-01+json");
     }
-    let body = if route.operation.body.as_ref().is_some_and(|body| body.required) { "{}" } else { "" };
-    let request = request.header("content-type", "application/json").body(Full::from(body)).unwrap();
+    let restored;
+    let body = match route.operation.body.as_ref() {
+        Some(_) if route.operation.id == "createGroupClusterRestoreJob" => {
+            restored = restore_jobs::body(GROUP, &target().to_string(), &json!({"checkpointId": CHECKPOINT}));
+            restored.as_str()
+        }
+        Some(body) if body.required => "{}",
+        _ => "",
+    };
+    let request = request.header("content-type", "application/json").body(Full::from(body.to_owned())).unwrap();
     lab.send_from(caller.1, false, request).await
 }
 
@@ -142,6 +159,11 @@ async fn every_operation_for_everybody() {
         for caller in CALLERS {
             // Each on a catalog of its own: some of them change it.
             let lab = Lab::new().await;
+            match id {
+                "createGroupClusterRestoreJob" => coverage::make_restorable(&lab).await,
+                CANCEL => restore_jobs::begin(&lab).await,
+                _ => {}
+            }
             let reply = ask(&lab, &route, *caller).await;
             let (status, code) =
                 expected(*caller, access, route.surface.is_some_and(|surface| surface.bearer), success);
@@ -153,6 +175,9 @@ async fn every_operation_for_everybody() {
                 let id = (CLUSTER.parse().unwrap(), CHECKPOINT.parse().unwrap());
                 assert!(lab.catalog.checkpoint(id.0, id.1).await.unwrap().is_some(), "{what}");
                 assert!(lab.catalog.unfinished_checkpoint(id.0).await.unwrap().is_none(), "{what}");
+                let restore = lab.catalog.unfinished_restore(id.0).await.unwrap();
+                let as_before = restore.map(|restore| restore.cancelled);
+                assert_eq!(as_before, (operation.id == CANCEL).then_some(false), "{what}");
             }
         }
     }

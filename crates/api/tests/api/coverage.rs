@@ -46,7 +46,7 @@ fn parts() -> [PartId; 3] {
     [shard(1), shard(0), PartId::ConfigServers]
 }
 
-async fn begin(lab: &Lab, parts: &[PartId], since: u32) {
+pub async fn begin(lab: &Lab, parts: &[PartId], since: u32) {
     let now = time("2026-11-24T12:00:00Z");
     let lease = lab.catalog.claim_lease(cluster(), "t", now, Duration::from_secs(60)).await.unwrap().unwrap();
     for part in parts {
@@ -77,6 +77,31 @@ async fn snapshot(lab: &Lab, parts: &[PartId], second: u32) {
 pub async fn make_restorable(lab: &Lab) {
     begin(lab, &parts(), cut() - 100).await;
     snapshot(lab, &parts(), cut()).await;
+}
+
+/// Stores the oplog of every stream that there is, up to the first entry of a second.
+pub async fn store(lab: &Lab, second: u32) {
+    let now = time("2026-11-24T12:00:00Z");
+    let lease = lab.catalog.claim_lease(cluster(), "t", now, Duration::from_secs(60)).await.unwrap().unwrap();
+    for stream in lab.catalog.streams(cluster()).await.unwrap() {
+        let before = lab.catalog.last_segment(cluster(), &stream.part).await.unwrap();
+        let first = before.as_ref().map_or(stream.from, |before| before.last.time.after());
+        let segment = Segment {
+            cluster: cluster(),
+            part: stream.part,
+            blob: BlobId([second as u8; 32]),
+            previous: before.map(|before| before.blob),
+            first: OpTime::new(first, 1),
+            last: OpTime::new(ClusterTime::new(second, 1), 1),
+            entries: 2,
+            bytes: 2,
+            stored: 2,
+            sealed: now,
+            tokens: vec![],
+            open: vec![],
+        };
+        lab.catalog.append_segment(&lease, &segment).await.unwrap();
+    }
 }
 
 /// The codes of a checkpoint's obstacles.

@@ -108,6 +108,10 @@ fn what_there_is_at_a_glance() {
     POST /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/backupCheckpoints createGroupClusterBackupCheckpointV1 201,400,401,403,404,409,413,415,429,500,503
     GET /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/backupCheckpoints/{checkpointId} getGroupClusterBackupCheckpointV1 200,400,401,403,404,429,500,503
     DELETE /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/backupCheckpoints/{checkpointId} deleteGroupClusterBackupCheckpointV1 204,400,401,403,404,409,429,500,503
+    GET /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/restoreJobs listGroupClusterRestoreJobsV1 200,400,401,403,404,429,500,503
+    POST /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/restoreJobs createGroupClusterRestoreJobV1 200,400,401,403,404,409,413,415,429,500,503
+    GET /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/restoreJobs/{jobId} getGroupClusterRestoreJobV1 200,400,401,403,404,429,500,503
+    DELETE /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/restoreJobs/{jobId} cancelGroupClusterRestoreJobV1 200,400,401,403,404,409,429,500,503
     GET /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshotSchedule getGroupClusterSnapshotScheduleV1 200,400,401,403,404,429,500,503
     PATCH /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshotSchedule updateGroupClusterSnapshotScheduleV1 200,400,401,403,404,413,415,429,500,503
     GET /api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshots listGroupClusterSnapshotsV1 200,400,401,403,404,429,500,503
@@ -123,6 +127,10 @@ fn what_there_is_at_a_glance() {
     POST /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/backupCheckpoints createGroupClusterBackupCheckpoint 201,400,401,403,404,406,409,410,413,415,429,500,503
     GET /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/backupCheckpoints/{checkpointId} getGroupClusterBackupCheckpoint 200,400,401,403,404,406,410,429,500,503
     DELETE /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/backupCheckpoints/{checkpointId} deleteGroupClusterBackupCheckpoint 204,400,401,403,404,406,409,410,429,500,503
+    GET /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/restoreJobs listGroupClusterRestoreJobs 200,400,401,403,404,406,410,429,500,503
+    POST /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/restoreJobs createGroupClusterRestoreJob 200,400,401,403,404,406,409,410,413,415,429,500,503
+    GET /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/restoreJobs/{jobId} getGroupClusterRestoreJob 200,400,401,403,404,406,410,429,500,503
+    DELETE /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/restoreJobs/{jobId} cancelGroupClusterRestoreJob 200,400,401,403,404,406,409,410,429,500,503
     GET /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/snapshotSchedule getGroupClusterSnapshotSchedule 200,400,401,403,404,406,410,429,500,503
     PATCH /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/snapshotSchedule updateGroupClusterSnapshotSchedule 200,400,401,403,404,406,410,413,415,429,500,503
     GET /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/snapshots listGroupClusterSnapshots 200,400,401,403,404,406,410,429,500,503
@@ -144,6 +152,10 @@ fn what_there_is_at_a_glance() {
     POST /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/checkpoints createGroupClusterBackupCheckpointOpsManager 201,400,401,403,404,409,413,415,429,500,503
     GET /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/checkpoints/{checkpointId} getGroupClusterBackupCheckpointOpsManager 200,400,401,403,404,429,500,503
     DELETE /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/checkpoints/{checkpointId} deleteGroupClusterBackupCheckpointOpsManager 204,400,401,403,404,409,429,500,503
+    GET /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/restoreJobs listGroupClusterRestoreJobsOpsManager 200,400,401,403,404,429,500,503
+    POST /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/restoreJobs createGroupClusterRestoreJobOpsManager 200,400,401,403,404,409,413,415,429,500,503
+    GET /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/restoreJobs/{jobId} getGroupClusterRestoreJobOpsManager 200,400,401,403,404,429,500,503
+    DELETE /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/restoreJobs/{jobId} cancelGroupClusterRestoreJobOpsManager 200,400,401,403,404,409,429,500,503
     GET /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/snapshotSchedule getGroupClusterSnapshotScheduleOpsManager 200,400,401,403,404,429,500,503
     PATCH /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/snapshotSchedule updateGroupClusterSnapshotScheduleOpsManager 200,400,401,403,404,413,415,429,500,503
     GET /api/public/v1.0/groups/{groupId}/clusters/{clusterId}/snapshots listGroupClusterSnapshotsOpsManager 200,400,401,403,404,429,500,503

@@ -12,6 +12,7 @@ mod lists;
 mod malformed;
 mod oauth;
 mod rates;
+mod restore_jobs;
 mod roles;
 mod schedule;
 mod snapshots;

@@ -7,7 +7,7 @@ use http::{Method, Request};
 use http_body_util::Full;
 use stillpoint_api::operations::{Query, Route};
 
-use crate::support::{CHECKPOINT, CLUSTER, GROUP, Lab, OWNER, Reply, SNAPSHOT};
+use crate::support::{BATCH, CHECKPOINT, CLUSTER, GROUP, JOB, Lab, OWNER, Reply, SNAPSHOT};
 
 /// What no id and no name is.
 fn wrong_segments() -> Vec<String> {
@@ -59,6 +59,20 @@ const WRONG_NUMBERS: &[&str] = &[
     "=%D9%A1",
 ];
 
+const WRONG_IDS: &[&str] = &[
+    "",
+    "=",
+    "=1",
+    "=all",
+    "=6b94183187d9d64b6f2868b",
+    "=6b94183187d9d64b6f2868bg",
+    "=6b94183187d9d64b6f2868b80",
+    "=6b94183187d9d64b6f2868%00",
+    "=%ff",
+    "=%2F",
+    "=null",
+];
+
 async fn ask(lab: &Lab, route: &Route, path: &str, body: &[u8]) -> Reply {
     let method = route.operation.method.clone();
     let login = lab.login(OWNER, &method, path).await;
@@ -82,6 +96,7 @@ fn right(name: &str) -> &'static str {
         "clusterId" => CLUSTER,
         "checkpointId" => CHECKPOINT,
         "snapshotId" => SNAPSHOT,
+        "jobId" => JOB,
         other => panic!("what is {other}?"),
     }
 }
@@ -113,6 +128,7 @@ async fn every_piece_of_every_path() {
                     "clusterId" => "INVALID_CLUSTER_ID",
                     "clusterName" => "CLUSTER_NOT_FOUND",
                     "snapshotId" => "SNAPSHOT_NOT_FOUND",
+                    "jobId" => "RESTORE_JOB_NOT_FOUND",
                     _ => "INVALID_CHECKPOINT_ID",
                 };
                 assert_eq!((reply.status.as_u16(), code.as_str()), (404, expected), "{} {value}", route.path);
@@ -142,10 +158,17 @@ async fn every_query_parameter() {
         if route.operation.query == Query::ListOfSnapshots {
             parameters.push(("completed", WRONG_BOOLEANS));
         }
+        if route.operation.query == Query::ListOfRestoreJobs {
+            parameters.push(("batchId", WRONG_IDS));
+        }
         let path = filled(&route, None);
         for (name, wrong) in parameters {
             let values = wrong.iter().map(|value| format!("{name}{value}"));
-            let right = if wrong.len() == WRONG_BOOLEANS.len() { "true" } else { "1" };
+            let right = match name {
+                "batchId" => BATCH,
+                "pageNum" | "itemsPerPage" => "1",
+                _ => "true",
+            };
             let repeated = [format!("{name}={right}&{name}={right}"), format!("{name}={right}&x&{name}")];
             let long = [format!("{name}={}", "1".repeat(5_000))];
             for query in values.chain(repeated).chain(long) {
@@ -161,6 +184,7 @@ async fn every_query_parameter() {
         for (query, not_its) in [
             ("pageNum=x", !route.operation.query.is_list()),
             ("completed=x", route.operation.query != Query::ListOfSnapshots),
+            ("batchId=x", route.operation.query != Query::ListOfRestoreJobs),
         ] {
             if not_its {
                 let reply = ask(&lab, &route, &format!("{path}?{query}"), b"").await;
@@ -229,7 +253,13 @@ async fn every_field_of_every_body() {
             let code = reply.json()["errorCode"].as_str().unwrap_or_default().to_owned();
             let text = String::from_utf8_lossy(&body).into_owned();
             assert_eq!(reply.status, 400, "{} {text}: {}", route.path, reply.body);
-            let known = ["INVALID_ATTRIBUTE", "INVALID_JSON", "MALFORMED_JSON", "INVALID_CLUSTER_CHECKPOINT_INTERVAL"];
+            let known = [
+                "INVALID_ATTRIBUTE",
+                "INVALID_JSON",
+                "MALFORMED_JSON",
+                "MISSING_ATTRIBUTE",
+                "INVALID_CLUSTER_CHECKPOINT_INTERVAL",
+            ];
             assert!(known.contains(&code.as_str()), "{} {text}: {code}", route.path);
         }
         let after = lab.get(&format!("/api/atlas/v1.0/groups/{GROUP}/clusters/Cluster0/snapshotSchedule")).await.body;
@@ -247,7 +277,8 @@ async fn every_code_reads_as_it_is_published() {
             let refusal = match sentence.matches("%s").count() {
                 0 => Refusal::new(*code, []),
                 1 => Refusal::new(*code, ["ONE"]),
-                _ => Refusal::new(*code, ["ONE", "TWO"]),
+                2 => Refusal::new(*code, ["ONE", "TWO"]),
+                _ => Refusal::new(*code, ["ONE", "TWO", "THREE"]),
             };
             format!("{} {name} {}", status.as_u16(), serde_json::to_string(&refusal.document(false)).unwrap())
         })
@@ -255,6 +286,10 @@ async fn every_code_reads_as_it_is_published() {
     insta::assert_snapshot!(lines.join("\n"), @r#"
     400 INVALID_QUERY_PARAMETER {"detail":"Invalid query parameter ONE specified.","error":400,"errorCode":"INVALID_QUERY_PARAMETER","parameters":["ONE"],"reason":"Bad Request"}
     400 INVALID_ATTRIBUTE {"detail":"Invalid attribute ONE specified.","error":400,"errorCode":"INVALID_ATTRIBUTE","parameters":["ONE"],"reason":"Bad Request"}
+    400 INVALID_ATTRIBUTE {"detail":"Invalid attribute ONE specified: a cluster is not restored into itself. Name one that is empty.","error":400,"errorCode":"INVALID_ATTRIBUTE","parameters":["ONE"],"reason":"Bad Request"}
+    400 MISSING_ATTRIBUTE {"detail":"The required attribute ONE was not specified.","error":400,"errorCode":"MISSING_ATTRIBUTE","parameters":["ONE"],"reason":"Bad Request"}
+    400 INVALID_ENUM_VALUE {"detail":"An invalid enumeration value ONE was specified.","error":400,"errorCode":"INVALID_ENUM_VALUE","parameters":["ONE"],"reason":"Bad Request"}
+    400 UNSUPPORTED_DELIVERY_METHOD {"detail":"The delivery method ONE is not supported.","error":400,"errorCode":"UNSUPPORTED_DELIVERY_METHOD","parameters":["ONE"],"reason":"Bad Request"}
     400 INVALID_CLUSTER_CHECKPOINT_INTERVAL {"detail":"Invalid cluster checkpoint interval ONE: it must be 15, 30 or 60 minutes.","error":400,"errorCode":"INVALID_CLUSTER_CHECKPOINT_INTERVAL","parameters":["ONE"],"reason":"Bad Request"}
     400 INVALID_JSON {"detail":"The request body must be a JSON object.","error":400,"errorCode":"INVALID_JSON","parameters":[],"reason":"Bad Request"}
     400 MALFORMED_JSON {"detail":"The request body is not well-formed JSON.","error":400,"errorCode":"MALFORMED_JSON","parameters":[],"reason":"Bad Request"}
@@ -268,6 +303,7 @@ async fn every_code_reads_as_it_is_published() {
     403 CANNOT_MODIFY_SNAPSHOT {"detail":"Snapshot ONE of cluster TWO cannot be deleted: the oldest checkpoints and times that are kept are restored from it.","error":403,"errorCode":"CANNOT_MODIFY_SNAPSHOT","parameters":["ONE","TWO"],"reason":"Forbidden"}
     403 CANNOT_MODIFY_SNAPSHOT {"detail":"Snapshot ONE of cluster TWO cannot be deleted: the next one goes on from it. Delete it when there is a newer one.","error":403,"errorCode":"CANNOT_MODIFY_SNAPSHOT","parameters":["ONE","TWO"],"reason":"Forbidden"}
     403 CANNOT_MODIFY_SNAPSHOT {"detail":"Snapshot ONE of cluster TWO cannot be deleted: it is marked doNotDelete. Set that to false first.","error":403,"errorCode":"CANNOT_MODIFY_SNAPSHOT","parameters":["ONE","TWO"],"reason":"Forbidden"}
+    403 CANNOT_MODIFY_SNAPSHOT {"detail":"Snapshot ONE of cluster TWO cannot be deleted: a restore that is not yet finished may go on from it.","error":403,"errorCode":"CANNOT_MODIFY_SNAPSHOT","parameters":["ONE","TWO"],"reason":"Forbidden"}
     404 INVALID_GROUP_ID {"detail":"An invalid group ID ONE was specified.","error":404,"errorCode":"INVALID_GROUP_ID","parameters":["ONE"],"reason":"Not Found"}
     404 INVALID_CLUSTER_ID {"detail":"An invalid cluster ID ONE was specified.","error":404,"errorCode":"INVALID_CLUSTER_ID","parameters":["ONE"],"reason":"Not Found"}
     404 INVALID_CHECKPOINT_ID {"detail":"An invalid checkpoint ID ONE was specified.","error":404,"errorCode":"INVALID_CHECKPOINT_ID","parameters":["ONE"],"reason":"Not Found"}
@@ -275,22 +311,20 @@ async fn every_code_reads_as_it_is_published() {
     404 CLUSTER_NOT_FOUND {"detail":"No cluster named ONE exists in group TWO.","error":404,"errorCode":"CLUSTER_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
     404 CHECKPOINT_NOT_FOUND {"detail":"No checkpoint with ID ONE exists for cluster TWO.","error":404,"errorCode":"CHECKPOINT_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
     404 SNAPSHOT_NOT_FOUND {"detail":"No snapshot with ID ONE exists for cluster TWO.","error":404,"errorCode":"SNAPSHOT_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
+    404 RESTORE_JOB_NOT_FOUND {"detail":"No restore job with ID ONE exists for cluster TWO.","error":404,"errorCode":"RESTORE_JOB_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
     404 RESOURCE_NOT_FOUND {"detail":"Cannot find resource ONE.","error":404,"errorCode":"RESOURCE_NOT_FOUND","parameters":["ONE"],"reason":"Not Found"}
     405 METHOD_NOT_ALLOWED {"detail":"This resource does not have the method ONE.","error":405,"errorCode":"METHOD_NOT_ALLOWED","parameters":["ONE"],"reason":"Method Not Allowed"}
     406 INVALID_VERSION_DATE {"detail":"The Accept header asks for no version that this resource has. Ask for application/vnd.atlas.ONE+json or a later date.","error":406,"errorCode":"INVALID_VERSION_DATE","parameters":["ONE"],"reason":"Not Acceptable"}
     409 CHECKPOINT_IN_PROGRESS {"detail":"Checkpoint ONE of cluster TWO is not yet finished.","error":409,"errorCode":"CHECKPOINT_IN_PROGRESS","parameters":["ONE","TWO"],"reason":"Conflict"}
     409 SNAPSHOT_IN_PROGRESS {"detail":"Snapshot ONE of cluster TWO is not yet finished.","error":409,"errorCode":"SNAPSHOT_IN_PROGRESS","parameters":["ONE","TWO"],"reason":"Conflict"}
+    409 ATLAS_CLUSTER_RESTORE_IN_PROGRESS {"detail":"A restore of cluster ONE is in progress.","error":409,"errorCode":"ATLAS_CLUSTER_RESTORE_IN_PROGRESS","parameters":["ONE"],"reason":"Conflict"}
+    409 RESTORE_JOB_ENDED {"detail":"Restore job ONE of cluster TWO has ended: there is nothing to be cancelled.","error":409,"errorCode":"RESTORE_JOB_ENDED","parameters":["ONE","TWO"],"reason":"Conflict"}
+    409 NO_CHECKPOINT_FOR_PIT_RESTORE {"detail":"Cluster ONE cannot be restored to TWO: THREE","error":409,"errorCode":"NO_CHECKPOINT_FOR_PIT_RESTORE","parameters":["ONE","TWO","THREE"],"reason":"Conflict"}
     410 VERSION_GONE {"detail":"The version of ONE of this resource is no longer served. Ask for a later date.","error":410,"errorCode":"VERSION_GONE","parameters":["ONE"],"reason":"Gone"}
     413 PAYLOAD_TOO_LARGE {"detail":"The request body is larger than ONE bytes.","error":413,"errorCode":"PAYLOAD_TOO_LARGE","parameters":["ONE"],"reason":"Payload Too Large"}
     415 UNSUPPORTED_MEDIA_TYPE {"detail":"The request body must be application/json.","error":415,"errorCode":"UNSUPPORTED_MEDIA_TYPE","parameters":[],"reason":"Unsupported Media Type"}
     429 RATE_LIMITED {"detail":"Too many requests: try again in ONE seconds.","error":429,"errorCode":"RATE_LIMITED","parameters":["ONE"],"reason":"Too Many Requests"}
-    400 INVALID_ENUM_VALUE {"detail":"An invalid enumeration value ONE was specified.","error":400,"errorCode":"INVALID_ENUM_VALUE","parameters":["ONE"],"reason":"Bad Request"}
-    400 MISSING_ATTRIBUTE {"detail":"The required attribute ONE was not specified.","error":400,"errorCode":"MISSING_ATTRIBUTE","parameters":["ONE"],"reason":"Bad Request"}
-    400 UNSUPPORTED_DELIVERY_METHOD {"detail":"The delivery method ONE is not supported.","error":400,"errorCode":"UNSUPPORTED_DELIVERY_METHOD","parameters":["ONE"],"reason":"Bad Request"}
-    404 RESTORE_JOB_NOT_FOUND {"detail":"No restore job with ID ONE exists for cluster TWO.","error":404,"errorCode":"RESTORE_JOB_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
     404 BACKUP_CONFIG_NOT_FOUND {"detail":"No backup configuration exists for cluster ONE in group TWO.","error":404,"errorCode":"BACKUP_CONFIG_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
-    409 NO_CHECKPOINT_FOR_PIT_RESTORE {"detail":"No checkpoint of cluster ONE can be restored to TWO.","error":409,"errorCode":"NO_CHECKPOINT_FOR_PIT_RESTORE","parameters":["ONE","TWO"],"reason":"Conflict"}
-    409 ATLAS_CLUSTER_RESTORE_IN_PROGRESS {"detail":"A restore of cluster ONE is in progress.","error":409,"errorCode":"ATLAS_CLUSTER_RESTORE_IN_PROGRESS","parameters":["ONE"],"reason":"Conflict"}
     500 UNEXPECTED_ERROR {"detail":"Unexpected error.","error":500,"errorCode":"UNEXPECTED_ERROR","parameters":[],"reason":"Internal Server Error"}
     503 UNEXPECTED_ERROR {"detail":"The server cannot answer this just now. Try again later.","error":503,"errorCode":"UNEXPECTED_ERROR","parameters":[],"reason":"Service Unavailable"}
     "#);

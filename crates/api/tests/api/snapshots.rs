@@ -358,14 +358,17 @@ async fn what_was_made_is_linked_to_what_can_be_done_with_it() {
     let document = stillpoint_api::describe::openapi("/");
     let mut seen = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {
-        let Some(links) = methods["post"]["responses"]["201"]["links"].as_object() else { continue };
+        let responses = &methods["post"]["responses"];
+        let links = ["200", "201"].into_iter().find_map(|status| responses[status]["links"].as_object());
+        let Some(links) = links else { continue };
         for (method, link) in links {
             let item = link["parameters"].as_object().unwrap();
-            let (name, _) = item.iter().find(|(_, from)| **from == "$response.body#/id").unwrap();
+            let own = ["$response.body#/id", "$response.body#/results/0/id"];
+            let (name, _) = item.iter().find(|(_, from)| own.contains(&from.as_str().unwrap())).unwrap();
             let target = &document["paths"][format!("{path}/{{{name}}}")][method];
             assert_eq!(target["operationId"], link["operationId"], "{path} {method}");
             seen += 1;
         }
     }
-    assert_eq!(seen, 3 * (2 + 3), "on each surface, of a checkpoint and a snapshot");
+    assert_eq!(seen, 3 * (2 + 3 + 2), "on each surface, of a checkpoint, a snapshot and a restore job");
 }

@@ -16,10 +16,12 @@ use stillpoint_catalog::seal::Sealer;
 use stillpoint_catalog::sqlite::SqliteCatalog;
 use stillpoint_catalog::{AuditEntry, Catalog, Cluster, Credential, CredentialKind, Organization, Page, Project};
 use stillpoint_core::checkpoint::{Checkpoint, Failure, Found, Part, PartId, PutBack, Reason, Released, State, Token};
+use stillpoint_core::restore::{self, Amount, Point, Restore, Target};
 use stillpoint_core::snapshot::{self, Data, Snapshot};
 use stillpoint_core::stream::BlobId;
+use stillpoint_core::verification::{PartVerification, Verification};
 use stillpoint_core::{
-    CheckpointId, ClusterId, ClusterTime, CredentialId, OrganizationId, ProjectId, Role, SnapshotId,
+    CheckpointId, ClusterId, ClusterTime, CredentialId, OrganizationId, ProjectId, RestoreId, Role, SnapshotId,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -34,6 +36,11 @@ pub const CHECKPOINT: &str = "6b94183187d9d64b6f2868b5";
 pub const SNAPSHOT: &str = "6b94183187d9d64b6f2868b6";
 pub const OLDEST_SNAPSHOT: &str = "6b94183187d9d64b6f2868b4";
 pub const NEWEST_SNAPSHOT: &str = "6b94183187d9d64b6f2868b7";
+/// A restore that is finished, and the job of its shard.
+pub const BATCH: &str = "6b94183187d9d64b6f2868b8";
+pub const JOB: &str = "6b94183187d9d64b6f2868b9";
+/// Of one that is under way, in a lab that has one.
+pub const RUNNING_JOB: &str = "6b94183187d9d64b6f2868c1";
 pub const OWNER: &str = "owneraaa";
 pub const READER: &str = "readeraa";
 pub const OTHER: &str = "otheraaa";
@@ -122,7 +129,7 @@ impl Lab {
     }
 
     /// Two projects of one organisation and one of another, with keys; one cluster with one completed
-    /// checkpoint and three snapshots, which are too late for it.
+    /// checkpoint, three snapshots, which are too late for it, and a restore that is finished; and an empty one.
     pub async fn with(settings: Settings) -> Lab {
         let folder = tempfile::tempdir().unwrap();
         let sealer = Sealer::from_file(&folder.path().join("key")).unwrap();
@@ -178,6 +185,7 @@ impl Lab {
             let parts = [PartId::Shard("Cluster0-shard-0".into()), PartId::ConfigServers];
             catalog.queue_snapshot(&completed_snapshot(id.parse().unwrap(), &parts, at)).await.unwrap();
         }
+        catalog.queue_restore(&finished_restore(), None).await.unwrap();
 
         let clock = Arc::new(AtomicI64::new(time("2026-11-24T12:00:00.250Z").as_millisecond()));
         let wake = Arc::new(Notify::new());
@@ -416,4 +424,55 @@ pub fn completed_snapshot(id: SnapshotId, parts: &[PartId], at: ClusterTime) -> 
         parts: parts.iter().map(part).collect(),
         ..Snapshot::queued(id, CLUSTER.parse().unwrap(), time("2026-11-24T10:00:00Z"))
     }
+}
+
+/// The empty cluster.
+pub fn target() -> ClusterId {
+    ClusterId::new(time("2026-01-01T00:00:00Z"), 1)
+}
+
+/// [`BATCH`]: the snapshot, into the empty cluster.
+pub fn finished_restore() -> Restore {
+    let cut = ClusterTime::new(time("2026-11-24T10:00:00Z").as_second() as u32, 7);
+    let job: RestoreId = JOB.parse().unwrap();
+    let amount = Amount { collections: 2, documents: 1_000, bytes: 70_000 };
+    let part = |job, id, shard: Option<&str>| restore::Part {
+        job,
+        id,
+        shard: shard.map(str::to_owned),
+        expected: amount,
+        written: amount,
+        doing: None,
+    };
+    let shard = PartId::Shard("Cluster0-shard-0".into());
+    let verified = PartVerification { equal: 2, documents: 1_000, ..PartVerification::new(shard.clone()) };
+    Restore {
+        id: BATCH.parse().unwrap(),
+        cluster: CLUSTER.parse().unwrap(),
+        state: restore::State::Finished,
+        requested: time("2026-11-24T11:10:00.5Z"),
+        ended: Some(time("2026-11-24T11:20:00Z")),
+        point: Point::Snapshot(SNAPSHOT.parse().unwrap()),
+        time: cut,
+        target: Target::Cluster(target()),
+        options: restore::Options { verify: true, ..restore::Options::default() },
+        parts: vec![
+            part(job, shard, Some("target-0")),
+            part("6b94183187d9d64b6f2868ba".parse().unwrap(), PartId::ConfigServers, None),
+        ],
+        cancelled: false,
+        failure: None,
+        trouble: None,
+        verification: Some(Verification { at: time("2026-11-24T11:19:00Z"), time: cut, parts: vec![verified] }),
+    }
+}
+
+/// One that is under way, with a job that is [`RUNNING_JOB`].
+pub fn loading_restore() -> Restore {
+    let mut restore = finished_restore();
+    let ids = ["6b94183187d9d64b6f2868c0", RUNNING_JOB, "6b94183187d9d64b6f2868c2"].map(|id| id.parse().unwrap());
+    (restore.id, restore.parts[0].job, restore.parts[1].job) = (ids[0], ids[1], ids[2]);
+    restore.parts[0].written = Amount { collections: 1, documents: 400, bytes: 28_000 };
+    restore.parts[1].written = Amount::default();
+    Restore { state: restore::State::Loading, ended: None, verification: None, ..restore }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use insta::assert_snapshot;
 
-use crate::support::{BOTH, CHECKPOINT, CLUSTER, GROUP, Lab, OTHER_GROUP, READER, Reply, SNAPSHOT};
+use crate::support::{BOTH, CHECKPOINT, CLUSTER, GROUP, JOB, Lab, OTHER_GROUP, READER, Reply, SNAPSHOT};
 
 const BASE: &str = "http://backup.example.net";
 
@@ -28,7 +28,8 @@ async fn every_link_resolves() {
             assert_eq!(reply.status, 200, "{url}: {}", reply.body);
             collect_links(&reply.json(), &mut ahead);
         }
-        let kinds = ["/groups", "/clusters", "heckpoints", "/snapshotSchedule", "/snapshots", CHECKPOINT, SNAPSHOT];
+        let kinds = ["/groups", "/clusters", "heckpoints", "/snapshotSchedule", "/snapshots", "/restoreJobs"];
+        let kinds = [&kinds[..], &[CHECKPOINT, SNAPSHOT, JOB]].concat();
         for kind in kinds {
             assert!(seen.iter().any(|url| url.contains(kind)), "{prefix}: nothing leads to {kind}");
         }
@@ -94,6 +95,10 @@ async fn projects_and_clusters() {
           "rel":"http://mms.mongodb.com/group"
         },
         {
+          "href":"http://backup.example.net/api/atlas/v1.0/groups/6b8cd3c380eef5349ef77af7/clusters/Cluster0/restoreJobs",
+          "rel":"http://mms.mongodb.com/restoreJobs"
+        },
+        {
           "href":"http://backup.example.net/api/atlas/v1.0/groups/6b8cd3c380eef5349ef77af7/clusters/Cluster0/snapshotSchedule",
           "rel":"http://mms.mongodb.com/snapshotSchedule"
         },
@@ -121,6 +126,10 @@ async fn projects_and_clusters() {
         {
           "href":"http://backup.example.net/api/public/v1.0/groups/6b8cd3c380eef5349ef77af7",
           "rel":"http://mms.mongodb.com/group"
+        },
+        {
+          "href":"http://backup.example.net/api/public/v1.0/groups/6b8cd3c380eef5349ef77af7/clusters/6b8cd6d580eef54711017e89/restoreJobs",
+          "rel":"http://mms.mongodb.com/restoreJobs"
         },
         {
           "href":"http://backup.example.net/api/public/v1.0/groups/6b8cd3c380eef5349ef77af7/clusters/6b8cd6d580eef54711017e89/snapshotSchedule",

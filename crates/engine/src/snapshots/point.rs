@@ -40,12 +40,9 @@ impl Archive {
         Ok(Archive { catalog, vault, clock, cluster, room, stop: CancellationToken::new(), held })
     }
 
-    /// The parts that the cluster had at a time, as far as a snapshot tells; none if none is old enough.
+    /// The parts that the cluster had at a time, as far as is known; none if no snapshot is old enough.
     pub fn parts(&self, time: ClusterTime) -> Vec<PartId> {
-        let sound = self.held.snapshots.iter().filter(|snapshot| snapshot.is_sound());
-        let before = sound.filter(|snapshot| snapshot.cut.is_some_and(|cut| cut <= time));
-        let newest = before.max_by_key(|snapshot| snapshot.cut);
-        newest.map(|snapshot| snapshot.parts.iter().map(|part| part.id.clone()).collect()).unwrap_or_default()
+        self.stored().parts(time)
     }
 
     /// The stored data that a part goes on from to a time.

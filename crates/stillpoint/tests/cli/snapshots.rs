@@ -127,7 +127,8 @@ async fn only_one_that_nothing_needs_is_deleted() {
     ] {
         delete(snapshot).fails(1, &format!("snapshot {} cannot be deleted: {why}", snapshot.id));
     }
-    delete(&reading).fails(1, "the snapshot is in use by a checkpoint or a snapshot that is not yet finished");
+    delete(&reading)
+        .fails(1, "the snapshot is in use by a checkpoint, a snapshot or a restore that is not yet finished");
     assert_eq!(store.catalog.count_snapshots(store.cluster.id).await.unwrap(), 6);
 
     assert_eq!(delete(&failed).ok().stdout.trim(), format!("deleted {}", failed.id));

@@ -1,7 +1,7 @@
 """What Schemathesis must know beyond the description: how to log in, and what there is.
 
 From the environment: `CLIENT_OWNER`, `public:private`; `CLIENT_KNOWN`, an object of path parameters'
-names and lists of values; `CLIENT_ACCOUNT`, `id:secret`; and `CLIENT_PUBLISHED`, set for the published description of version 2.
+names and lists of values; `CLIENT_KNOWN_TO_BODIES`, the same of fields; `CLIENT_ACCOUNT`, `id:secret`; and `CLIENT_PUBLISHED`, set for the published description of version 2.
 """
 
 import json
@@ -11,6 +11,7 @@ import schemathesis
 from requests.auth import HTTPBasicAuth, HTTPDigestAuth
 
 KNOWN = json.loads(os.environ["CLIENT_KNOWN"])
+KNOWN_TO_BODIES = json.loads(os.environ["CLIENT_KNOWN_TO_BODIES"])
 V2 = "application/vnd.atlas.2023-01-01+json"
 
 # The values that each setting may have.
@@ -47,8 +48,28 @@ def before_load_schema(context, raw_schema):
         if known and parameter["in"] == "path":
             parameter["schema"] = {"type": "string", "enum": known}
             parameter["examples"] = {"known": {"value": known[0]}}
+    for item in raw_schema["paths"].values():
+        for operation in item.values():
+            if isinstance(operation, dict):
+                for content in operation.get("requestBody", {}).get("content", {}).values():
+                    content["schema"] = spelled_out(content["schema"])
     if "CLIENT_PUBLISHED" in os.environ:
         correct(raw_schema)
+
+
+def spelled_out(schema):
+    """Offers what there is to the fields of a body, and makes an object of each of its forms: a form alone
+    would be taken for all that there is to it."""
+    fields = {}
+    for name, field in schema.get("properties", {}).items():
+        fields[name] = {"type": "string", "enum": KNOWN_TO_BODIES[name]} if name in KNOWN_TO_BODIES else spelled_out(field)
+    if not fields:
+        return schema
+    if "oneOf" not in schema:
+        return dict(schema, properties=fields)
+    forms = [schema["required"] + form["required"] for form in schema["oneOf"]]
+    known = {"type": "object", "additionalProperties": False}
+    return {"oneOf": [dict(known, required=form, properties={name: fields[name] for name in form}) for form in forms]}
 
 
 def correct(schema):

@@ -1,15 +1,17 @@
 //! What the server finds in its catalog: a project with two keys, and a cluster that cannot be reached
-//! with 250 completed checkpoints and 20 snapshots.
+//! with 250 completed checkpoints, 20 snapshots and two restores into another.
 
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use stillpoint_catalog::sqlite::SqliteCatalog;
 use stillpoint_catalog::{Catalog, Cluster, Credential, CredentialKind, Project};
 use stillpoint_core::checkpoint::{Checkpoint, Found, Part, PartId, PutBack, Released, State, Token};
+use stillpoint_core::restore::{self, Amount, Point, Restore, Target};
 use stillpoint_core::snapshot::{self, Data, Snapshot};
-use stillpoint_core::stream::BlobId;
-use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, CredentialId, ProjectId, Role, SnapshotId};
+use stillpoint_core::stream::{BlobId, Stream};
+use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, CredentialId, ProjectId, RestoreId, Role, SnapshotId};
 
 /// More than two pages of the usual length.
 const CHECKPOINTS: u64 = 250;
@@ -25,15 +27,21 @@ pub const UNREACHABLE: &str = "mongodb://backup:clusters-secret@127.0.0.1:1/?rep
 pub const UNREADABLE: &str = "mongodb://backup:clusters-secret@";
 pub const SECRETS: [&str; 4] = [OWNER.1, READER.1, ACCOUNT.1, PASSWORD];
 pub const CLUSTER: &str = "Cluster0";
+/// The cluster that others are restored into.
+pub const TARGET: &str = "Cluster1";
 
 #[derive(Debug)]
 pub struct Seed {
     pub catalog: SqliteCatalog,
     pub project: ProjectId,
     pub cluster: ClusterId,
+    pub target: ClusterId,
     /// Newest first.
     pub checkpoints: Vec<CheckpointId>,
+    /// Newest last.
     pub snapshots: Vec<SnapshotId>,
+    /// Of a restore that nobody has begun, and of one that is broken.
+    pub jobs: Vec<RestoreId>,
 }
 
 /// `public:private` of the key that may write.
@@ -88,6 +96,28 @@ impl Seed {
         let (name, identity) = (CLUSTER.into(), "identity".into());
         let record = Cluster { id: cluster, project, name, identity, uri: uri.into(), created };
         catalog.add_cluster(&record).await.unwrap();
+        let target = ClusterId::new(created, 2);
+        let (name, identity) = (TARGET.into(), "target".into());
+        catalog.add_cluster(&Cluster { id: target, name, identity, ..record }).await.unwrap();
+        // So that each of its checkpoints can be restored.
+        let lease = catalog.claim_lease(cluster, "seed", created, Duration::from_secs(1)).await.unwrap().unwrap();
+        for (part, replica_set) in parts() {
+            let from = ClusterTime::at(created);
+            let stream = Stream {
+                cluster,
+                part,
+                replica_set: replica_set.into(),
+                from,
+                complete_from: from,
+                since: from,
+                began: created,
+                ended: None,
+                unresolved: None,
+                kept_from: None,
+            };
+            catalog.begin_stream(&lease, &stream, None).await.unwrap();
+        }
+        catalog.release_lease(&lease).await.unwrap();
         let mut checkpoints = Vec::new();
         for n in 0..CHECKPOINTS {
             let started = created + SignedDuration::from_mins(15 * n as i64);
@@ -102,7 +132,52 @@ impl Seed {
             catalog.queue_snapshot(&snapshot).await.unwrap();
             snapshots.push(snapshot.id);
         }
-        Seed { catalog, project, cluster, checkpoints, snapshots }
+        let broken = Restore {
+            state: restore::State::Broken,
+            ended: Some(created),
+            failure: Some("the target is not empty".into()),
+            ..queued(1, created, cluster, target)
+        };
+        let mut jobs = Vec::new();
+        for restore in [broken, queued(2, created, cluster, target)] {
+            catalog.queue_restore(&restore, None).await.unwrap();
+            jobs.extend(restore.parts.iter().map(|part| part.job));
+        }
+        Seed { catalog, project, cluster, target, checkpoints, snapshots, jobs }
+    }
+}
+
+/// A shard and the config servers, and what their replica sets are called.
+fn parts() -> [(PartId, &'static str); 2] {
+    [(PartId::Shard("rs0".into()), "rs0"), (PartId::ConfigServers, "cfg")]
+}
+
+/// A restore that nobody has begun.
+fn queued(n: u64, requested: Timestamp, cluster: ClusterId, target: ClusterId) -> Restore {
+    let time = ClusterTime::at(requested).after();
+    let part = |(at, (id, _)): (usize, (PartId, _))| restore::Part {
+        job: RestoreId::new(requested, 100 * n + at as u64),
+        id,
+        shard: None,
+        expected: Amount { collections: 2, documents: 3, bytes: 400 },
+        written: Amount::default(),
+        doing: None,
+    };
+    Restore {
+        id: RestoreId::new(requested, n),
+        cluster,
+        state: restore::State::Queued,
+        requested,
+        ended: None,
+        point: Point::Time(time),
+        time,
+        target: Target::Cluster(target),
+        options: restore::Options { verify: true, ..restore::Options::default() },
+        parts: parts().into_iter().enumerate().map(part).collect(),
+        cancelled: false,
+        failure: None,
+        trouble: None,
+        verification: None,
     }
 }
 
@@ -111,13 +186,17 @@ fn complete(id: SnapshotId, cluster: ClusterId, ended: Timestamp) -> Snapshot {
     let at = ClusterTime::new(ended.as_second() as u32, 1);
     let manifest = BlobId([7; 32]);
     let data = Data { manifest, at, stream: at, collections: 2, documents: 3, bytes: 400, stored: 200 };
-    let part =
-        |id, replica_set: &str| snapshot::Part { id, replica_set: replica_set.into(), read: None, data: Some(data) };
+    let part = |(id, replica_set): (_, &str)| snapshot::Part {
+        id,
+        replica_set: replica_set.into(),
+        read: None,
+        data: Some(data),
+    };
     Snapshot {
         state: snapshot::State::Completed,
         ended: Some(ended),
         cut: Some(at),
-        parts: vec![part(PartId::Shard("rs0".into()), "rs0"), part(PartId::ConfigServers, "cfg")],
+        parts: parts().into_iter().map(part).collect(),
         ..Snapshot::queued(id, cluster, ended)
     }
 }

@@ -1,0 +1,318 @@
+//! Restore jobs: list, get one, ask for a restore; and this product's own: cancel one.
+//!
+//! A restore is shown as a job for each part. They begin and end together, so what is done to one is done to
+//! all of them.
+
+mod asked;
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use stillpoint_catalog::{CatalogError, Cluster, Holdings, Page};
+use stillpoint_core::checkpoint::{PartId, State as CheckpointState};
+use stillpoint_core::restore::{Amount, Options, Part, Point, Restore, State, Target};
+use stillpoint_core::{ClusterTime, RestoreId, Role};
+
+use super::{Access, Call, Operation, Query, RequestBody, VERSIONS};
+use crate::body;
+use crate::document::{ListDocument, RestoreJobDocument, RestoreJobView};
+use crate::error::{Code, Refusal};
+use crate::query::{self, Paging};
+use crate::respond::Reply;
+use asked::{Asked, Delivery, FIELDS, Named, POINT_IN_TIME, asked, body_schema};
+
+const COLLECTION: &str = "/groups/{groupId}/clusters/{cluster}/restoreJobs";
+const ITEM: &str = "/groups/{groupId}/clusters/{cluster}/restoreJobs/{jobId}";
+const TAG: &str = "Legacy Backup";
+
+pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        id: "listGroupClusterRestoreJobs",
+        method: Method::GET,
+        path: COLLECTION,
+        access: Access::Project(Role::GroupReadOnly),
+        summary: "List the restore jobs of a cluster",
+        about: "Those from the cluster, the newest restore first. A restore has a job for each shard, and one for the \
+                config servers.",
+        tag: TAG,
+        query: Query::ListOfRestoreJobs,
+        body: None,
+        status: StatusCode::OK,
+        document: Some(|generator| generator.subschema_for::<ListDocument<RestoreJobDocument>>()),
+        refusals: &[],
+        versions: VERSIONS,
+        handler: |call| Box::pin(list(call)),
+    },
+    Operation {
+        id: "getGroupClusterRestoreJob",
+        method: Method::GET,
+        path: ITEM,
+        access: Access::Project(Role::GroupReadOnly),
+        summary: "Get one restore job",
+        about: "",
+        tag: TAG,
+        query: Query::Common,
+        body: None,
+        status: StatusCode::OK,
+        document: Some(|generator| generator.subschema_for::<RestoreJobDocument>()),
+        refusals: &[],
+        versions: VERSIONS,
+        handler: |call| Box::pin(get(call)),
+    },
+    Operation {
+        id: "createGroupClusterRestoreJob",
+        method: Method::POST,
+        path: COLLECTION,
+        access: Access::Project(Role::GroupOwner),
+        summary: "Restore a cluster into another",
+        about: "Into a cluster that is kept here and is empty; the client needs `GROUP_OWNER` in its project, too. The \
+                restore is queued, and begins within moments; ask for its jobs until they are no longer \
+                `IN_PROGRESS`. Of restores from a cluster one is done at a time, and of those into a cluster. The \
+                reply lists the jobs.",
+        tag: TAG,
+        query: Query::List,
+        body: Some(RequestBody {
+            media_type: "application/json",
+            required: true,
+            largest: body::LARGEST,
+            schema: body_schema,
+        }),
+        status: StatusCode::OK,
+        document: Some(|generator| generator.subschema_for::<ListDocument<RestoreJobDocument>>()),
+        refusals: &[
+            Code::MissingAttribute,
+            Code::InvalidEnumValue,
+            Code::UnsupportedDeliveryMethod,
+            Code::RestoreIntoItself,
+            Code::CheckpointNotFound,
+            Code::SnapshotNotFound,
+            Code::NoCheckpointForRestore,
+            Code::RestoreInProgress,
+        ],
+        versions: VERSIONS,
+        handler: |call| Box::pin(create(call)),
+    },
+    Operation {
+        id: "cancelGroupClusterRestoreJob",
+        method: Method::DELETE,
+        path: ITEM,
+        access: Access::Project(Role::GroupOwner),
+        summary: "Cancel a restore",
+        about: "This product's own. The whole restore ends, with all of its jobs, and they can still be read: ask for \
+                one until it is `KILLED`. What was written by then stays in the target.",
+        tag: TAG,
+        query: Query::Common,
+        body: None,
+        status: StatusCode::OK,
+        document: Some(|generator| generator.subschema_for::<RestoreJobDocument>()),
+        refusals: &[Code::RestoreEnded],
+        versions: VERSIONS,
+        handler: |call| Box::pin(cancel(call)),
+    },
+];
+
+async fn list(call: &Call) -> Result<Reply, Refusal> {
+    let cluster = call.cluster().await?;
+    let batch = query::batch(call.query())?;
+    // People ask for restores: they are few.
+    let found = match batch {
+        Some(id) => call.catalog().restore(cluster.id, id).await?.into_iter().collect(),
+        None => call.catalog().restores(cluster.id, Page::ALL).await?,
+    };
+    reply_list(call, &cluster, &found, batch).await
+}
+
+async fn get(call: &Call) -> Result<Reply, Refusal> {
+    let cluster = call.cluster().await?;
+    let (restore, part) = find(call, &cluster).await?;
+    reply(call, &cluster, &restore, part).await
+}
+
+async fn create(call: &Call) -> Result<Reply, Refusal> {
+    let cluster = call.cluster().await?;
+    // What is wrong with the query is said before anything is done.
+    Paging::parse(call.query())?;
+    let members = body::object(call.headers(), &call.body, FIELDS)?;
+    let Asked { delivery, point } = asked(members)?;
+    let target = target(call, &cluster, &delivery).await?;
+    let (time, parts) = stored(call, &cluster, point).await?;
+
+    let job = |(part, expected)| Part {
+        job: RestoreId::new(call.now, call.chance()),
+        id: part,
+        shard: None,
+        expected,
+        written: Amount::default(),
+        doing: None,
+    };
+    let restore = Restore {
+        id: RestoreId::new(call.now, call.chance()),
+        cluster: cluster.id,
+        state: State::Queued,
+        requested: call.now,
+        ended: None,
+        point,
+        time,
+        target: Target::Cluster(target.id),
+        options: Options { verify: true, ..Options::default() },
+        parts: parts.into_iter().map(job).collect(),
+        cancelled: false,
+        failure: None,
+        trouble: None,
+        verification: None,
+    };
+    if let Err(error) = call.catalog().queue_restore(&restore, None).await {
+        return Err(match error {
+            CatalogError::RestoreUnderWay(other) => {
+                let from_here = call.catalog().restore(cluster.id, other).await?.is_some();
+                let name = if from_here { call.cluster_text() } else { &target.name };
+                Refusal::new(Code::RestoreInProgress, [name])
+            }
+            // Removed since they were looked up.
+            CatalogError::Gone("cluster") => call.no_cluster(cluster.project),
+            CatalogError::Gone(_) => delivery.no_cluster(),
+            other => other.into(),
+        });
+    }
+    call.interface.outside.wake.notify_waiters();
+    reply_list(call, &cluster, std::slice::from_ref(&restore), Some(restore.id)).await
+}
+
+async fn cancel(call: &Call) -> Result<Reply, Refusal> {
+    let cluster = call.cluster().await?;
+    let (found, part) = find(call, &cluster).await?;
+    let cancelled = call.catalog().cancel_restore(cluster.id, found.id, call.now).await;
+    let restore = cancelled.map_err(|error| match error {
+        CatalogError::RestoreEnded(_) => {
+            Refusal::new(Code::RestoreEnded, [call.parameter("jobId"), call.cluster_text()])
+        }
+        // Its cluster was removed since it was looked up.
+        CatalogError::Gone(_) => not_found(call),
+        other => other.into(),
+    })?;
+    call.interface.outside.wake.notify_waiters();
+    reply(call, &cluster, &restore, part).await
+}
+
+/// The document of one job: that of the part at a place in the restore's list.
+async fn reply(call: &Call, cluster: &Cluster, restore: &Restore, part: usize) -> Result<Reply, Refusal> {
+    let place = call.place(cluster)?;
+    let part = restore.parts.get(part).ok_or_else(|| not_found(call))?;
+    let target = kept_target(call, restore).await?;
+    let view = RestoreJobView { place: &place, restore, part, target: target.as_deref() };
+    call.one(StatusCode::OK, &RestoreJobDocument::one(&view))
+}
+
+/// A page of the jobs of restores; the list is that of `batch`, or of all.
+async fn reply_list(
+    call: &Call,
+    cluster: &Cluster,
+    restores: &[Restore],
+    batch: Option<RestoreId>,
+) -> Result<Reply, Refusal> {
+    let place = call.place(cluster)?;
+    let url = match batch {
+        Some(id) => format!("{}?batchId={id}", place.restore_jobs_url),
+        None => place.restore_jobs_url.clone(),
+    };
+    let mut targets = Vec::new();
+    for restore in restores {
+        targets.push(kept_target(call, restore).await?);
+    }
+    let jobs = restores.iter().zip(&targets).flat_map(|(restore, target)| {
+        restore.parts.iter().map(|part| RestoreJobView { place: &place, restore, part, target: target.as_deref() })
+    });
+    let jobs: Vec<_> = jobs.collect();
+    call.list_of(&url, &jobs, RestoreJobDocument::item)
+}
+
+/// The cluster that a restore is into, if it is kept here still.
+async fn kept_target(call: &Call, restore: &Restore) -> Result<Option<Arc<Cluster>>, Refusal> {
+    match restore.target {
+        Target::Cluster(id) => Ok(call.interface.reads.cluster(call.catalog(), call.version, id).await?),
+        Target::Hosts(_) => Ok(None),
+    }
+}
+
+/// The restore that has the job of the path, and where its part is among the parts. What is no id at all is
+/// none of a job: there is no error of its own for it.
+async fn find(call: &Call, cluster: &Cluster) -> Result<(Restore, usize), Refusal> {
+    let job: RestoreId = call.parameter("jobId").parse().map_err(|_| not_found(call))?;
+    let all = call.catalog().restores(cluster.id, Page::ALL).await?;
+    let part_of = |restore: Restore| {
+        let part = restore.parts.iter().position(|part| part.job == job)?;
+        Some((restore, part))
+    };
+    all.into_iter().find_map(part_of).ok_or_else(|| not_found(call))
+}
+
+fn not_found(call: &Call) -> Refusal {
+    Refusal::new(Code::RestoreJobNotFound, [call.parameter("jobId"), call.cluster_text()])
+}
+
+/// The cluster to restore into: the client must own its project, too.
+async fn target(call: &Call, source: &Cluster, delivery: &Delivery) -> Result<Cluster, Refusal> {
+    // Nothing is told of a project to whom it does not belong.
+    if call.credential()?.roles.get(&delivery.project).is_none_or(|role| *role < Role::GroupOwner) {
+        return Err(Refusal::new(Code::AccessForbidden, [&delivery.project.to_string()]));
+    }
+    let found = match &delivery.cluster {
+        Named::Id(id) => call.catalog().cluster(*id).await?.filter(|cluster| cluster.project == delivery.project),
+        Named::Name(name) => call.catalog().cluster_named(delivery.project, name).await?,
+    };
+    let target = found.ok_or_else(|| delivery.no_cluster())?;
+    match target.id == source.id {
+        true => Err(Refusal::new(Code::RestoreIntoItself, [delivery.cluster.attribute()])),
+        false => Ok(target),
+    }
+}
+
+/// The time that a point means, the parts that the cluster had then, and how much each of them goes on from.
+async fn stored(call: &Call, cluster: &Cluster, point: Point) -> Result<(ClusterTime, Vec<(PartId, Amount)>), Refusal> {
+    let catalog = call.catalog();
+    let what = match point {
+        Point::Checkpoint(id) => format!("checkpoint {id}"),
+        Point::Snapshot(id) => format!("snapshot {id}"),
+        Point::Millisecond(millisecond) => format!("{millisecond} ms"),
+        Point::Time(time) => time.to_string(),
+    };
+    let refused = |why: &str| Refusal::new(Code::NoCheckpointForRestore, [call.cluster_text(), &what, why]);
+    let held = Holdings::of(catalog, cluster.id).await?;
+    let (time, parts) = match point {
+        Point::Checkpoint(id) => {
+            let none = || Refusal::new(Code::CheckpointNotFound, [&id.to_string(), call.cluster_text()]);
+            let found = catalog.checkpoint(cluster.id, id).await?.ok_or_else(none)?;
+            let time = found.cut.filter(|_| found.state == CheckpointState::Completed);
+            let time = time.ok_or_else(|| refused("it is not completed."))?;
+            (time, found.parts.into_iter().map(|part| part.id).collect())
+        }
+        Point::Snapshot(id) => {
+            let none = || Refusal::new(Code::SnapshotNotFound, [&id.to_string(), call.cluster_text()]);
+            let found = held.snapshots.iter().find(|snapshot| snapshot.id == id).ok_or_else(none)?;
+            let time = found.cut.filter(|_| found.is_sound());
+            let time = time.ok_or_else(|| refused("it is not complete, or damaged."))?;
+            (time, found.parts.iter().map(|part| part.id.clone()).collect())
+        }
+        Point::Millisecond(millisecond) => {
+            let time = Point::of_millisecond(millisecond);
+            let time = time.ok_or_else(|| Refusal::new(Code::InvalidAttribute, [POINT_IN_TIME]))?;
+            (time, held.stored().parts(time))
+        }
+        Point::Time(time) => (time, held.stored().parts(time)),
+    };
+    if parts.is_empty() {
+        return Err(refused("no snapshot is as of then or before."));
+    }
+    let mut found = Vec::new();
+    for part in parts {
+        let base = held.stored().base(&part, time);
+        let base = base.map_err(|why| refused(&why.first().map(ToString::to_string).unwrap_or_default()))?;
+        // A time that nobody has marked may be one that is yet to come.
+        if base.at < time && catalog.segments(cluster.id, &part, time, ClusterTime::MAX, 1).await?.is_empty() {
+            return Err(refused(&format!("{part}: its oplog is not stored up to then.")));
+        }
+        let expected = Amount { collections: base.collections, documents: base.documents, bytes: base.bytes };
+        found.push((part, expected));
+    }
+    Ok((time, found))
+}
