@@ -48,10 +48,13 @@ pub enum Command {
     /// Snapshots of a cluster: the data that checkpoints are restored from, with the stored oplogs.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
-    /// Compare what is stored of a point in time with what the cluster itself says of it.
+    /// Compare what is stored of a point in time with what the cluster itself says of it, or with a cluster that
+    /// was restored to it.
     Verify {
         #[command(flatten)]
         point: PointArgs,
+        #[command(flatten)]
+        against: AgainstArgs,
     },
     /// Write the data at a point in time to files, laid out as mongodump does: OUT/PART/DB/COLLECTION.bson.
     /// Or that of one part to an archive, for mongorestore --archive.
@@ -355,6 +358,32 @@ pub enum SnapshotCommand {
     },
 }
 
+#[derive(Debug, Args)]
+pub struct AgainstArgs {
+    /// A file with the connection string of a cluster, or of a replica set, that was restored to that time and has not
+    /// changed since; `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    pub against_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub mapping: MappingArgs,
+}
+
+/// Which data goes where in a restore.
+#[derive(Debug, Args)]
+pub struct MappingArgs {
+    /// The target's shard that takes a shard's data; repeat it for more. The others go by the order of their
+    /// names. Several shards may go into one.
+    #[arg(long, value_name = "FROM=TO")]
+    pub shard_map: Vec<String>,
+    /// The one shard whose data goes into a single replica set.
+    #[arg(long, value_name = "NAME")]
+    pub part: Option<String>,
+    /// A database, or a collection as DB.COLLECTION; with =NAME, under that name. Repeat it for more. All without
+    /// it.
+    #[arg(long, value_name = "NS[=NAME]")]
+    pub only: Vec<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum RestoreJobCommand {
     /// List the restores of a cluster's data, newest first.
@@ -396,17 +425,8 @@ pub struct RestoreArgs {
     /// The project of that one, if it is another.
     #[arg(long, value_name = "PROJECT", requires = "to_cluster")]
     pub to_project: Option<String>,
-    /// The target's shard that takes a shard's data; repeat it for more. The others go by the order of their
-    /// names. Several shards may go into one.
-    #[arg(long, value_name = "FROM=TO")]
-    pub shard_map: Vec<String>,
-    /// The one shard whose data goes into a single replica set.
-    #[arg(long, value_name = "NAME")]
-    pub part: Option<String>,
-    /// A database, or a collection as DB.COLLECTION; with =NAME, under that name. Repeat it for more. All without
-    /// it.
-    #[arg(long, value_name = "NS[=NAME]")]
-    pub only: Vec<String>,
+    #[command(flatten)]
+    pub mapping: MappingArgs,
     /// Restore users and roles, too. Those that the target has stay as they are.
     #[arg(long)]
     pub users: bool,

@@ -72,7 +72,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
                 Command::Cluster(command) => commands::cluster::run(&config, &output, command).await,
                 Command::Checkpoint(command) => commands::checkpoint::run(&config, &output, command).await,
                 Command::Snapshot(command) => commands::snapshot::run(&config, &output, command).await,
-                Command::Verify { point } => commands::verify::run(&config, &output, point).await,
+                Command::Verify { point, against } => commands::verify::run(&config, &output, point, against).await,
                 Command::Export { point, parts, only, out, archive } => {
                     commands::export::run(&config, &output, point, parts, only, out, archive).await
                 }

@@ -364,17 +364,10 @@ impl Sink for Loader {
                 self.part
             ))));
         };
-        if let Some(ownership) = self.ownerships.get(&open.uuid)
-            && let PartId::Shard(shard) = &self.part
-        {
-            match ownership.owner(document) {
-                Ok(owner) if owner == Some(shard) => {}
-                Ok(_) => return Ok(()),
-                Err(why) => {
-                    let ns = open.written.collection.ns.clone();
-                    return Err(self.fail(RestoreError::Ownership { ns, why }));
-                }
-            }
+        match owns(&self.part, &self.ownerships, open.uuid, &open.written.collection.ns, document) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(why) => return Err(self.fail(why)),
         }
         if open.views {
             match self.naming.view(document) {
@@ -559,6 +552,20 @@ impl Trying {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// Whether a part has a document as its own.
+pub fn owns(
+    part: &PartId,
+    ownerships: &BTreeMap<Uuid, Ownership>,
+    uuid: Uuid,
+    ns: &str,
+    document: &RawDocument,
+) -> Result<bool, RestoreError> {
+    let (PartId::Shard(shard), Some(ownership)) = (part, ownerships.get(&uuid)) else { return Ok(true) };
+    let owner = ownership.owner(document);
+    let owner = owner.map_err(|why| RestoreError::Ownership { ns: ns.to_owned(), why })?;
+    Ok(owner == Some(shard))
 }
 
 /// Database and name.

@@ -11,9 +11,11 @@
 //! - [`load`]: documents and indexes, into the target
 //! - [`compare`]: whether they are there
 //! - [`open`]: the last step, which shows them
+//! - [`expect`]: what would have been written, to compare a target with
 
 mod compare;
 mod error;
+mod expect;
 mod load;
 pub mod naming;
 mod open;
@@ -39,6 +41,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub use error::RestoreError;
+pub use expect::against;
 use load::{Loader, Note, Progress, Setting, Target, Trying, Written};
 use open::Opening;
 use plan::Plan;
@@ -259,7 +262,9 @@ impl Run {
         let plan = Arc::new(Plan::make(&archive, &destination, &restore.options, restore.time).await?);
         let outlook = plan.check(&archive, &destination, &self.connection.cluster.identity, Some(restore.id)).await?;
         outlook.warnings.iter().for_each(|warning| tracing::warn!(restore = %restore.id, "restore: {warning}"));
-        let (shards, routing) = self.watching(restore, stop, self.fold(&archive, &plan, restore.time)).await?;
+        let (shards, routing) = self
+            .watching(restore, stop, fold(&archive, &plan, restore.time, self.setup.snapshots.parts_at_once))
+            .await?;
         if let Some(under_way) = routing.under_way() {
             return Err(RestoreError::Refused(format!(
                 "an operation that changes sharded collections was under way at that time ({under_way}): choose a time \
@@ -297,39 +302,6 @@ impl Run {
             "restore: begins"
         );
         Ok(())
-    }
-
-    /// The data of each shard at the time, and what its config servers knew.
-    async fn fold(
-        &self,
-        archive: &Archive,
-        plan: &Plan,
-        time: ClusterTime,
-    ) -> Result<(Vec<(PartId, Folded)>, Routing), RestoreError> {
-        let permits = Semaphore::new(self.setup.snapshots.parts_at_once);
-        let folds = plan.steps.iter().filter(|step| step.part != PartId::ConfigServers).map(|step| {
-            let permits = &permits;
-            async move {
-                let _permit = permits.acquire().await;
-                let source = archive.source(&step.part, &step.base, time).await?;
-                let folded = blocking(move || source.at(time)).await?;
-                Ok::<_, RestoreError>((step.part.clone(), folded))
-            }
-        });
-        let shards = futures::future::try_join_all(folds).await?;
-        // Needed for one shard alone, too: it tells what that one owns.
-        let config = PartId::ConfigServers;
-        let base = archive.base(&config, time).map_err(|why| {
-            let why: Vec<_> = why.iter().map(ToString::to_string).collect();
-            RestoreError::Refused(format!("{time} cannot be restored: {}", why.join(" ")))
-        })?;
-        let source = archive.source(&config, &base, time).await?;
-        let routing = blocking(move || {
-            let mut routing = Routing::default();
-            source.at(time)?.into(&mut routing, &Routing::is_wanted)?;
-            Ok(routing)
-        });
-        Ok((shards, routing.await?))
     }
 
     /// Does something while looking whether somebody ends the restore.
@@ -495,7 +467,7 @@ impl Run {
         let none = BTreeMap::new();
         let compare = targets.iter().map(|target| {
             let written = written.get(&target.id).unwrap_or(&none);
-            compare::compare(target, written, &plan.naming, |_| {})
+            compare::compare(target, written, &plan.naming, compare::Stage::Loaded)
         });
         let parts = self.watching(restore, stop, futures::future::try_join_all(compare)).await?;
         let verification = Verification { at: self.setup.now(), time: restore.time, parts };
@@ -512,6 +484,39 @@ impl Run {
             }
         }
     }
+}
+
+/// The data of each shard at the time, and what its config servers knew.
+async fn fold(
+    archive: &Archive,
+    plan: &Plan,
+    time: ClusterTime,
+    parts_at_once: usize,
+) -> Result<(Vec<(PartId, Folded)>, Routing), RestoreError> {
+    let permits = Semaphore::new(parts_at_once);
+    let folds = plan.steps.iter().filter(|step| step.part != PartId::ConfigServers).map(|step| {
+        let permits = &permits;
+        async move {
+            let _permit = permits.acquire().await;
+            let source = archive.source(&step.part, &step.base, time).await?;
+            let folded = blocking(move || source.at(time)).await?;
+            Ok::<_, RestoreError>((step.part.clone(), folded))
+        }
+    });
+    let shards = futures::future::try_join_all(folds).await?;
+    // Needed for one shard alone, too: it tells what that one owns.
+    let config = PartId::ConfigServers;
+    let base = archive.base(&config, time).map_err(|why| {
+        let why: Vec<_> = why.iter().map(ToString::to_string).collect();
+        RestoreError::Refused(format!("{time} cannot be restored: {}", why.join(" ")))
+    })?;
+    let source = archive.source(&config, &base, time).await?;
+    let routing = blocking(move || {
+        let mut routing = Routing::default();
+        source.at(time)?.into(&mut routing, &Routing::is_wanted)?;
+        Ok(routing)
+    });
+    Ok((shards, routing.await?))
 }
 
 /// The data of several parts in one part of the target.

@@ -17,7 +17,7 @@ use super::part_name;
 use super::point::Point;
 use super::restore_job::{document, part_document, parts_table, shown};
 use super::taken::{is_served, wait_for_server};
-use crate::cli::{RestoreArgs, UriArgs};
+use crate::cli::{MappingArgs, RestoreArgs, UriArgs};
 use crate::config::Config;
 use crate::context::{self, audited, chance, now};
 use crate::error::CliError;
@@ -28,7 +28,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Asks for a restore, and follows it; or only says what it would come to.
 pub async fn run(config: &Config, output: &Output, args: RestoreArgs) -> Result<(), CliError> {
-    let options = options(&args)?;
+    let options = Options { users: args.users, verify: !args.no_verify, ..options(&args.mapping)? };
     let point = Point::open(config, &args.point, &[]).await?;
     let catalog = &*point.catalog;
     let (target, uri, kept_apart) = target_of(catalog, &args).await?;
@@ -85,7 +85,8 @@ fn refused(why: RestoreError) -> CliError {
     CliError::Failed(format!("{why}\nNothing was written."))
 }
 
-fn options(args: &RestoreArgs) -> Result<Options, CliError> {
+/// What of a restore is said of its data.
+pub fn options(args: &MappingArgs) -> Result<Options, CliError> {
     let pair = |text: &str| text.split_once('=').map(|(from, to)| (from.to_owned(), to.to_owned()));
     let mut shards = BTreeMap::new();
     for text in &args.shard_map {
@@ -106,8 +107,7 @@ fn options(args: &RestoreArgs) -> Result<Options, CliError> {
             name => PartId::Shard(name.to_owned()),
         }),
         only: only.collect(),
-        users: args.users,
-        verify: !args.no_verify,
+        ..Options::default()
     })
 }
 

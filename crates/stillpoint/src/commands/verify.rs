@@ -1,21 +1,34 @@
 //! `stillpoint verify`
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use stillpoint_core::verification::{Collections, PartVerification, Verdict, Verification};
+use stillpoint_engine::restore::against;
 use stillpoint_engine::snapshots::verify;
-use stillpoint_mongo::ClusterLink;
+use stillpoint_mongo::{ClusterLink, Destination};
 
 use super::part_name;
 use super::point::Point;
-use crate::cli::PointArgs;
+use super::restore::options;
+use crate::cli::{AgainstArgs, MappingArgs, PointArgs, UriArgs};
 use crate::config::Config;
-use crate::context::now;
+use crate::context::{self, now};
 use crate::error::CliError;
 use crate::output::{Output, table};
 
 /// Compares what is stored of a point in time with a snapshot read of the cluster.
-pub async fn run(config: &Config, output: &Output, args: PointArgs) -> Result<(), CliError> {
+pub async fn run(config: &Config, output: &Output, args: PointArgs, against: AgainstArgs) -> Result<(), CliError> {
     let point = Point::open(config, &args, &[]).await?;
+    if let Some(file) = &against.against_file {
+        return compare_restored(config, output, &point, file, &against.mapping).await;
+    }
+    let MappingArgs { shard_map, part, only } = &against.mapping;
+    if !shard_map.is_empty() || part.is_some() || !only.is_empty() {
+        return Err(CliError::Usage(
+            "--shard-map, --part and --only are of a restored target: name it with --against-file".into(),
+        ));
+    }
     let link = ClusterLink::connect(&point.cluster.uri).await?;
     let links = link.parts().await?;
     let mut parts = Vec::new();
@@ -36,7 +49,7 @@ pub async fn run(config: &Config, output: &Output, args: PointArgs) -> Result<()
     }
     let verification = Verification { at: now(), time: point.time, parts };
     let verdict = verification.verdict();
-    output.print(&document(&verification), || shown(&verification));
+    output.print(&document(&verification), || shown(&verification, "a snapshot read of the cluster"));
     match verdict {
         Verdict::Equal | Verdict::PartlyCompared => Ok(()),
         Verdict::Different => {
@@ -47,6 +60,28 @@ pub async fn run(config: &Config, output: &Output, args: PointArgs) -> Result<()
              checkpoint, or set snapshots.verify = true to verify each as soon as it completes"
                 .into(),
         )),
+    }
+}
+
+/// Compares a cluster that was restored with what a restore would have written into it.
+async fn compare_restored(
+    config: &Config,
+    output: &Output,
+    point: &Point,
+    file: &Path,
+    mapping: &MappingArgs,
+) -> Result<(), CliError> {
+    let uri = context::uri(&UriArgs { uri: None, uri_file: Some(file.to_owned()) })?;
+    let uri = uri.ok_or_else(|| CliError::Usage("the target has no connection string".into()))?;
+    let destination = Destination::connect(&uri).await?;
+    let (options, at_once) = (options(mapping)?, config.snapshots()?.parts_at_once);
+    eprintln!("folding what is stored, and reading the target");
+    let compared = against(&point.archive, &destination, &options, point.time, at_once).await;
+    let verification = compared.map_err(|why| CliError::Failed(why.to_string()))?;
+    output.print(&document(&verification), || shown(&verification, "the target"));
+    match verification.verdict() {
+        Verdict::Equal => Ok(()),
+        _ => Err(CliError::Failed("the target is not what a restore to that time would have made: see above".into())),
     }
 }
 
@@ -75,16 +110,15 @@ fn document(verification: &Verification) -> Value {
     })
 }
 
-fn shown(verification: &Verification) -> String {
+fn shown(verification: &Verification, with: &str) -> String {
     let row = |one: &PartVerification| {
         let figures = [one.equal, one.documents, one.different.count, one.open.count].map(|n| n.to_string());
         [vec![part_name(&one.part).to_owned(), one.verdict().name().to_owned()], figures.to_vec()].concat()
     };
     let rows: Vec<_> = verification.parts.iter().map(row).collect();
     let mut text = format!(
-        "{}: {} as of {}\n\n{}",
+        "{}: what is stored, and {with}, as of {}\n\n{}",
         verification.verdict(),
-        "what is stored, and a snapshot read of the cluster",
         verification.time,
         table(&["PART", "VERDICT", "EQUAL COLLECTIONS", "DOCUMENTS", "DIFFERENT", "NOT COMPARED"], &rows)
     );

@@ -264,6 +264,20 @@ async fn a_restore_goes_on_after_a_crash_at_every_step() {
     for i in 0..2 {
         assert_same(&data(target.shard(i), ReadAt::Majority, &nothing).await, &owned(&lab, i, time, &gossip).await);
     }
+
+    // It can be compared at any time, and one document is enough to tell.
+    let file = server.folder().join("target");
+    let verify =
+        [&["verify"], &OF[..], &["--checkpoint", &id, "--against-file", file.to_str().unwrap(), "--json"]].concat();
+    let compared = server.run(&verify, &[]).await;
+    assert!(compared.status.success() && compared.out.contains("\"EQUAL\""), "{}{}", compared.err, compared.out);
+    target
+        .shard(1)
+        .run("shop", doc! {"update": "much", "updates": [{"q": {"_id": 7}, "u": {"$inc": {"n": 1}}}]})
+        .await
+        .unwrap();
+    let compared = server.run(&verify, &[]).await;
+    assert!(!compared.status.success() && compared.out.contains("shop.much"), "{}{}", compared.err, compared.out);
 }
 
 #[tokio::test]
@@ -288,7 +302,13 @@ async fn a_restore_goes_on_through_an_election_and_ends_when_it_is_told_to() {
 
     // One that is ended leaves its mark, and nobody takes the target for a whole one.
     let other = Lab::builder().named("other").start().await.unwrap();
-    let restore = ask_restore(&server, &id, &other.restore_uri()).await;
+    let file = server.folder().join("other");
+    std::fs::write(&file, other.uri()).unwrap();
+    server
+        .json(&["cluster", "add", "--project", "tests", "--name", "Other", "--uri-file", file.to_str().unwrap()])
+        .await;
+    let asked = [&["restore"], &OF[..], &["--checkpoint", &id, "--to-cluster", "Other", "--no-wait"]].concat();
+    let restore = server.json(&asked).await["id"].as_str().unwrap().to_owned();
     until_job(&server, &restore, has_begun).await;
     server.json(&[&["restore-job", "cancel"], &OF[..], &[&restore]].concat()).await;
     let done = until_job(&server, &restore, is_over).await;
