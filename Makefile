@@ -23,11 +23,12 @@ test: ## every test, on real mongod processes, and a short fuzzing
 	$(CARGO) test --workspace --locked
 	CARGO="$(CARGO)" scripts/fuzz
 
-soak: ## the protocol's model, capture's simulation, the fold's oracle, the cluster tests and fuzzing for hours (CASES=…, SEEDS=…, WORKLOADS=…, SECONDS=…, ROUNDS=…, HOURS=…)
+soak: ## the protocol's model, capture's simulation, the fold's oracle, restores, the cluster tests and fuzzing for hours (CASES=…, SEEDS=…, WORKLOADS=…, SECONDS=…, RESTORES=…, ROUNDS=…, HOURS=…)
 	PROPTEST_CASES=$(or $(CASES),2000000) $(CARGO) test --release --locked -p stillpoint-core -- --nocapture invariants
 	SEEDS=$(or $(SEEDS),1000000) $(CARGO) test --release --locked -p stillpoint-engine --lib simulation -- --nocapture
 	CASES=$(or $(WORKLOADS),2000) $(CARGO) test --locked -p stillpoint-fold --test oracle -- --nocapture
 	SECONDS=$(or $(SECONDS),600) $(CARGO) test --locked -p stillpoint --test soak -- --nocapture
+	RESTORES=$(or $(RESTORES),20) $(CARGO) test --locked -p stillpoint --test cluster restore::at_any_time -- --nocapture
 	for round in $$(seq $(or $(ROUNDS),20)); do \
 	  echo "round $$round"; $(CARGO) test --locked -p stillpoint --test cluster; \
 	done

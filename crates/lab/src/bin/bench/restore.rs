@@ -103,7 +103,8 @@ async fn bare_loop(source: &ReplicaSet) -> Result<(f64, f64)> {
             bytes += document.as_bytes().len();
             anyhow::Ok(document)
         });
-        batches.push(documents.collect::<Result<Vec<RawDocumentBuf>>>()?);
+        let documents = documents.collect::<Result<Vec<RawDocumentBuf>>>()?;
+        batches.extend(Some(documents).filter(|documents| !documents.is_empty()));
     }
     let target = Lab::builder().named("bare").shards(1).start().await?;
     let orders = target.shard(0).client().database("bench").collection::<RawDocumentBuf>("orders");
