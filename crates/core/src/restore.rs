@@ -31,6 +31,9 @@ pub struct Restore {
     pub target: Target,
     pub options: Options,
     pub parts: Vec<Part>,
+    /// The target's config servers know all of it: it can only be finished from here on.
+    #[serde(default)]
+    pub told: bool,
     /// Somebody asked to end it.
     #[serde(default)]
     pub cancelled: bool,
@@ -266,6 +269,7 @@ mod tests {
             target: Target::Hosts("h:1".into()),
             options: Options { verify: true, ..Options::default() },
             parts: Vec::new(),
+            told: false,
             cancelled: false,
             failure: None,
             trouble: None,

@@ -156,6 +156,7 @@ async fn create(call: &Call) -> Result<Reply, Refusal> {
         target: Target::Cluster(target.id),
         options: Options { verify: true, ..Options::default() },
         parts: parts.into_iter().map(job).collect(),
+        told: false,
         cancelled: false,
         failure: None,
         trouble: None,

@@ -460,6 +460,7 @@ pub fn finished_restore() -> Restore {
             part(job, shard, Some("target-0")),
             part("6b94183187d9d64b6f2868ba".parse().unwrap(), PartId::ConfigServers, None),
         ],
+        told: false,
         cancelled: false,
         failure: None,
         trouble: None,

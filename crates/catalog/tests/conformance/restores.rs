@@ -46,6 +46,7 @@ pub fn queued_restore(cluster: &Cluster, second: i64) -> Restore {
             verify: true,
         },
         parts: vec![restore_part(cluster, shard, second, 1), restore_part(cluster, config, second, 2)],
+        told: false,
         cancelled: false,
         failure: None,
         trouble: None,

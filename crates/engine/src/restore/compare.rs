@@ -10,7 +10,7 @@ use stillpoint_mongo::PartLink;
 use stillpoint_mongo::snapshot::When;
 
 use super::RestoreError;
-use super::load::{Written, lasting};
+use super::load::{Trying, Written, lasting};
 use super::naming::Naming;
 use crate::snapshots::read::listed;
 use crate::snapshots::verify::{difference, documents};
@@ -30,10 +30,11 @@ pub async fn compare(
     written: &BTreeMap<Uuid, Written>,
     naming: &Naming,
     stage: Stage,
+    trying: &Trying,
 ) -> Result<PartVerification, RestoreError> {
     let mut result = PartVerification::new(link.id.clone());
-    let time = link.committed().await?;
-    let there: BTreeMap<_, _> = listed(&link.catalogue_now().await?)?
+    let time = trying.again(|| link.committed()).await?;
+    let there: BTreeMap<_, _> = listed(&trying.again(|| link.catalogue_now()).await?)?
         .into_iter()
         .filter(|(_, one)| !is_derived(&one.ns) && naming.writes(one.ns.split('.').next().unwrap_or_default()))
         .collect();
@@ -54,7 +55,7 @@ pub async fn compare(
             result.different.add(ns, difference("not as it was written", &expected, &collection));
             continue;
         }
-        let digest = documents(link, uuid, &collection, When::NotBefore(time)).await?;
+        let digest = trying.again(|| documents(link, uuid, &collection, When::NotBefore(time))).await?;
         if digest == written.documents {
             result.equal += 1;
             result.documents += digest.documents;

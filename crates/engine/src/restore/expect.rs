@@ -1,8 +1,9 @@
 //! What a restore of a point in time would have written, without writing it: to be compared with a target that was
 //! restored before, or by other means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bson::raw::RawDocument;
 use stillpoint_core::ClusterTime;
@@ -11,16 +12,20 @@ use stillpoint_core::restore::Options;
 use stillpoint_core::verification::{PartVerification, Verification};
 use stillpoint_fold::ownership::Ownership;
 use stillpoint_fold::{Collection, Uuid};
-use stillpoint_mongo::Destination;
+use stillpoint_mongo::{Destination, PartLink};
 use stillpoint_snapshot::{Digest, manifest};
 
 use super::compare::{Stage, compare};
-use super::load::{Written, owns, parts_of};
+use super::load::{Trying, Written, has_any, owns, parts_of};
 use super::naming::{Naming, VIEWS};
 use super::plan::Plan;
+use super::routing::{Routing, TABLES};
 use super::{RestoreError, fold, merge, one_name_each};
 use crate::snapshots::state::Sink;
 use crate::snapshots::{Archive, SnapshotError, blocking};
+
+/// For a target that does not answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Compares a target with what a restore of the time would have written into it.
 pub async fn against(
@@ -32,18 +37,19 @@ pub async fn against(
 ) -> Result<Verification, RestoreError> {
     let plan = Plan::make(archive, destination, options, time).await?;
     let (shards, routing) = fold(archive, &plan, time, parts_at_once).await?;
-    one_name_each(&plan, &shards)?;
     let ownerships = Arc::new(routing.ownerships()?);
+    one_name_each(&plan, &shards, &ownerships)?;
     let mut written = BTreeMap::<PartId, BTreeMap<Uuid, Written>>::new();
     for (part, folded) in shards {
         let Some(to) = plan.steps.iter().find(|step| step.part == part).map(|step| step.to.id.clone()) else {
             continue;
         };
-        let naming = plan.naming.clone();
+        let (naming, merges) = (plan.naming.clone(), plan.merges(&to));
         let mut expecting = Expecting {
             part,
             naming,
             ownerships: ownerships.clone(),
+            merges,
             open: None,
             written: BTreeMap::new(),
             failure: None,
@@ -59,19 +65,48 @@ pub async fn against(
         });
         merge(written.entry(to).or_default(), its.await??)?;
     }
+    let trying = Trying { stop: archive.stop.clone(), patience: PATIENCE };
     let none = BTreeMap::new();
     let mut parts = Vec::<PartVerification>::new();
-    for target in plan.targets().into_iter().filter(|target| target.id != PartId::ConfigServers) {
-        let written = written.get(&target.id).unwrap_or(&none);
-        parts.push(compare(target, written, &plan.naming, Stage::Finished).await?);
+    for target in plan.targets() {
+        parts.push(match &target.id {
+            PartId::ConfigServers => rows(target, &plan, &routing).await?,
+            id => compare(target, written.get(id).unwrap_or(&none), &plan.naming, Stage::Finished, &trying).await?,
+        });
+    }
+    if let (Some(mark), Some(part)) = (destination.marked().marked().await?, parts.first_mut()) {
+        part.different
+            .add("config.stillpoint.restore", format!("the target is marked by restore {mark}, which did not end"));
     }
     Ok(Verification { at: (archive.clock)(), time, parts })
+}
+
+/// Compares what the target's config servers know with what they would have been told.
+async fn rows(config: &PartLink, plan: &Plan, routing: &Routing) -> Result<PartVerification, RestoreError> {
+    let mut result = PartVerification::new(config.id.clone());
+    for table in TABLES {
+        let expected = routing.rows(table, &plan.naming, &plan.shards)?;
+        let there = config.config_rows(table).await?;
+        let there: HashSet<_> = there.iter().map(|row| row.as_bytes()).collect();
+        match expected.iter().filter(|row| !there.contains(row.as_bytes())).count() {
+            0 => {
+                result.equal += 1;
+                result.documents += expected.len() as u64;
+            }
+            missing => result.different.add(
+                &format!("config.{table}"),
+                format!("{missing} of {} rows are not there as they would have been written", expected.len()),
+            ),
+        }
+    }
+    Ok(result)
 }
 
 struct Expecting {
     part: PartId,
     naming: Naming,
     ownerships: Arc<BTreeMap<Uuid, Ownership>>,
+    merges: bool,
     open: Option<(Uuid, Written)>,
     written: BTreeMap<Uuid, Written>,
     failure: Option<RestoreError>,
@@ -84,7 +119,9 @@ impl Sink for Expecting {
         collection: &Collection,
         _: Option<&manifest::Collection>,
     ) -> Result<(), SnapshotError> {
-        self.open = self.naming.of(&collection.ns).map(|ns| {
+        let ns = self.naming.of(&collection.ns);
+        let ns = ns.filter(|_| !self.merges || has_any(&self.part, &self.ownerships, uuid));
+        self.open = ns.map(|ns| {
             (uuid, Written { collection: Collection { ns, ..collection.clone() }, documents: Digest::EMPTY })
         });
         Ok(())

@@ -16,13 +16,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bson::raw::{RawArrayBuf, RawDocument, RawDocumentBuf};
+use bson::raw::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf};
 use serde::{Deserialize, Serialize};
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::restore::{Amount, Mark};
 use stillpoint_fold::catalogue::Fields;
 use stillpoint_fold::ownership::Ownership;
 use stillpoint_fold::{Catalogue, Collection, Uuid};
+use stillpoint_mongo::snapshot::ReadError;
 use stillpoint_mongo::{MongoError, PartLink};
 use stillpoint_snapshot::{Digest, manifest};
 use tokio::runtime::Handle;
@@ -33,7 +34,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::RestoreError;
 use super::naming::{Naming, VIEWS};
-use super::routing::UNDER_WAY;
 use crate::snapshots::SnapshotError;
 use crate::snapshots::state::Sink;
 
@@ -171,6 +171,8 @@ pub struct Loader {
     open: Option<Open>,
     written: BTreeMap<Uuid, Written>,
     failure: Option<RestoreError>,
+    /// Collections of which it owns nothing: another part of the same target has what there is to say of them.
+    foreign: BTreeSet<String>,
 }
 
 /// What a loader works with.
@@ -184,6 +186,8 @@ pub struct Setting {
     /// What was noted of its collections before.
     pub noted: BTreeMap<Uuid, Note>,
     pub trying: Trying,
+    /// Whether its target takes the data of others, too.
+    pub merges: bool,
 }
 
 /// A collection whose documents come.
@@ -196,12 +200,15 @@ struct Open {
     after: Option<Vec<u8>>,
     batch: RawArrayBuf,
     amount: Amount,
+    /// The key of the batch's last document.
+    last: Vec<u8>,
     sender: mpsc::UnboundedSender<Step>,
 }
 
 enum Step {
     Batch(Batch),
-    View(RawDocumentBuf),
+    /// What is not inserted as others are.
+    Entry(RawDocumentBuf),
     /// All has been sent.
     End(Digest),
 }
@@ -217,9 +224,14 @@ struct Batch {
 impl Loader {
     /// For a part with these collections.
     pub fn new(handle: Handle, setting: Setting, catalogue: &Catalogue) -> Loader {
-        let Setting { part, target, naming, ownerships, progress, notes, noted, trying } = setting;
+        let Setting { part, target, naming, ownerships, progress, notes, noted, trying, merges } = setting;
         let mut written = BTreeMap::new();
+        let mut foreign = BTreeSet::new();
         for (uuid, collection) in catalogue.iter() {
+            if merges && !has_any(&part, &ownerships, uuid) {
+                foreign.insert(collection.ns.clone());
+                continue;
+            }
             let documents = noted.get(&uuid).and_then(Note::digest);
             if let Some((ns, documents)) = naming.of(&collection.ns).zip(documents) {
                 progress.add(Amount { collections: 1, documents: documents.documents, bytes: documents.bytes });
@@ -240,17 +252,18 @@ impl Loader {
             open: None,
             written,
             failure: None,
+            foreign,
         }
     }
 
-    /// Which collections of the part are poured: what is restored, unless it is done, and what tells of an
-    /// operation that was under way.
+    /// Which collections of the part are poured: what is restored, unless it is done.
     pub fn wants(&self) -> impl Fn(&Collection) -> bool + use<> {
         let naming = self.naming.clone();
         let done: BTreeSet<_> = self.written.values().map(|written| written.collection.ns.clone()).collect();
-        move |collection| match naming.of(&collection.ns) {
-            Some(ns) => !done.contains(&ns),
-            None => UNDER_WAY.contains(&collection.ns.as_str()),
+        let foreign = self.foreign.clone();
+        move |collection| {
+            let ns = naming.of(&collection.ns).filter(|_| !foreign.contains(&collection.ns));
+            ns.is_some_and(|ns| !done.contains(&ns))
         }
     }
 
@@ -350,20 +363,14 @@ impl Sink for Loader {
             after: self.noted.get(&uuid).and_then(Note::key),
             batch: RawArrayBuf::new(),
             amount: Amount::default(),
+            last: Vec::new(),
             sender,
         });
         Ok(())
     }
 
     fn document(&mut self, key: &[u8], document: &RawDocument) -> Result<(), SnapshotError> {
-        let Some(open) = &mut self.open else {
-            let what = document.get("_id").ok().flatten().map(|id| format!("{id:?}")).unwrap_or_default();
-            return Err(self.fail(RestoreError::Refused(format!(
-                "{}: an operation that changes collections was under way at that time ({what}): choose a time before or \
-                 after it; at a checkpoint there is none",
-                self.part
-            ))));
-        };
+        let Some(open) = &mut self.open else { return Ok(()) };
         match owns(&self.part, &self.ownerships, open.uuid, &open.written.collection.ns, document) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
@@ -374,7 +381,7 @@ impl Sink for Loader {
                 None => return Ok(()),
                 Some(view) => {
                     open.written.documents.add(view.as_bytes());
-                    return open.sender.send(Step::View(view)).map_err(|_| SnapshotError::Stopped);
+                    return open.sender.send(Step::Entry(view)).map_err(|_| SnapshotError::Stopped);
                 }
             }
         }
@@ -384,11 +391,20 @@ impl Sink for Loader {
             self.progress.add(amount);
             return Ok(());
         }
+        let full =
+            |open: &Open| open.amount.documents >= DOCUMENTS || (open.amount.bytes + amount.bytes) as usize > BATCH;
+        if open.amount.documents > 0 && (full(open) || has_zero_timestamp(document)) {
+            let last = std::mem::take(&mut open.last);
+            self.send(&last)?;
+        }
+        let Some(open) = &mut self.open else { return Ok(()) };
+        if has_zero_timestamp(document) {
+            return open.sender.send(Step::Entry(document.to_owned())).map_err(|_| SnapshotError::Stopped);
+        }
         open.batch.push(document);
         open.amount = open.amount + amount;
-        if open.amount.bytes as usize >= BATCH || open.amount.documents >= DOCUMENTS {
-            self.send(key)?;
-        }
+        open.last.clear();
+        open.last.extend_from_slice(key);
         Ok(())
     }
 
@@ -428,9 +444,13 @@ impl Filling {
                     // The pouring was given up.
                     None => return Err(RestoreError::Stopped),
                     Some(Step::End(digest)) => ended = Some(digest),
-                    Some(Step::View(view)) => {
-                        self.trying.again(|| self.target.link.insert_view(db, self.uuid.0, &view)).await?;
-                        self.progress.add(Amount { collections: 0, documents: 1, bytes: view.as_bytes().len() as u64 });
+                    // Before any batch after it is sent: so no note of one tells of this one too early.
+                    Some(Step::Entry(document)) => {
+                        self.trying
+                            .again(|| self.target.link.insert_as_entry(db, name, self.uuid.0, &document))
+                            .await?;
+                        let bytes = document.as_bytes().len() as u64;
+                        self.progress.add(Amount { collections: 0, documents: 1, bytes });
                     }
                     Some(Step::Batch(batch)) => {
                         let place = reached.sent();
@@ -518,6 +538,35 @@ impl Reached {
     }
 }
 
+/// An error of a target, which may pass.
+pub trait Passing: std::fmt::Display {
+    fn is_lasting(&self) -> bool;
+    fn of_target(self) -> RestoreError;
+}
+
+impl Passing for MongoError {
+    fn is_lasting(&self) -> bool {
+        MongoError::is_lasting(self)
+    }
+
+    fn of_target(self) -> RestoreError {
+        self.into()
+    }
+}
+
+impl Passing for SnapshotError {
+    fn is_lasting(&self) -> bool {
+        SnapshotError::is_lasting(self)
+    }
+
+    fn of_target(self) -> RestoreError {
+        match self {
+            SnapshotError::Mongo(why) | SnapshotError::Read(ReadError::Mongo(why)) => why.into(),
+            why => RestoreError::Refused(format!("the target: {why}")),
+        }
+    }
+}
+
 /// How writes to the target are tried.
 #[derive(Debug, Clone)]
 pub struct Trying {
@@ -528,11 +577,12 @@ pub struct Trying {
 
 impl Trying {
     /// Tries it again while it fails for what may pass.
-    pub async fn again<T, F: Future<Output = Result<T, MongoError>>>(
+    pub async fn again<T, E: Passing, F: Future<Output = Result<T, E>>>(
         &self,
         mut attempt: impl FnMut() -> F,
     ) -> Result<T, RestoreError> {
-        let begun = Instant::now();
+        // Only time in which nothing works counts: what is tried may take long by itself.
+        let mut failing = None;
         let mut pause = PAUSE;
         loop {
             let done = tokio::select! {
@@ -540,10 +590,10 @@ impl Trying {
                 () = self.stop.cancelled() => return Err(RestoreError::Stopped),
             };
             match done {
-                Err(why) if !why.is_lasting() && begun.elapsed() < self.patience => {
+                Err(why) if !why.is_lasting() && failing.get_or_insert_with(Instant::now).elapsed() < self.patience => {
                     tracing::warn!(error = %why, "restore: trying again");
                 }
-                done => return Ok(done?),
+                done => return done.map_err(E::of_target),
             }
             tokio::select! {
                 () = sleep(pause) => {}
@@ -552,6 +602,13 @@ impl Trying {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// Whether a field of the document itself is a timestamp of zero: the insert command would set the time there.
+fn has_zero_timestamp(document: &RawDocument) -> bool {
+    document.iter().any(|field| {
+        field.is_ok_and(|(_, value)| matches!(value, RawBsonRef::Timestamp(bson::Timestamp { time: 0, increment: 0 })))
+    })
 }
 
 /// Whether a part has a document as its own.
@@ -566,6 +623,12 @@ pub fn owns(
     let owner = ownership.owner(document);
     let owner = owner.map_err(|why| RestoreError::Ownership { ns: ns.to_owned(), why })?;
     Ok(owner == Some(shard))
+}
+
+/// Whether a part owns anything of a collection. One that is not sharded is where it is.
+pub fn has_any(part: &PartId, ownerships: &BTreeMap<Uuid, Ownership>, uuid: Uuid) -> bool {
+    let (PartId::Shard(shard), Some(ownership)) = (part, ownerships.get(&uuid)) else { return true };
+    ownership.shards().any(|owner| owner == shard)
 }
 
 /// Database and name.

@@ -29,11 +29,11 @@ use std::time::Duration;
 use secrecy::SecretString;
 use stillpoint_catalog::{CatalogError, Lease};
 use stillpoint_core::checkpoint::PartId;
-use stillpoint_core::restore::{Amount, Mark, Restore, State, Target as Place};
+use stillpoint_core::restore::{Amount, Mark, Point, Restore, State, Target as Place};
 use stillpoint_core::verification::{Verdict, Verification};
 use stillpoint_core::{ClusterTime, RestoreId};
-use stillpoint_fold::Uuid;
 use stillpoint_fold::ownership::Ownership;
+use stillpoint_fold::{Collection, Uuid};
 use stillpoint_mongo::Destination;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
@@ -43,8 +43,9 @@ use tokio_util::sync::CancellationToken;
 pub use error::RestoreError;
 pub use expect::against;
 use load::{Loader, Note, Progress, Setting, Target, Trying, Written};
+use naming::Naming;
 use open::Opening;
-use plan::Plan;
+use plan::{Plan, Step};
 use routing::Routing;
 
 use crate::Setup;
@@ -110,7 +111,6 @@ struct Run {
 
 /// All that a restore is made of, once it is known.
 struct Work {
-    destination: Destination,
     plan: Arc<Plan>,
     /// Each shard's data, to be poured, and its collections' notes.
     shards: Vec<(PartId, Folded)>,
@@ -126,9 +126,11 @@ type Made = BTreeMap<PartId, BTreeMap<Uuid, String>>;
 impl Run {
     /// Goes on with a restore until it has ended.
     async fn to_the_end(&self, mut restore: Restore, stop: &CancellationToken) -> Result<(), RestoreError> {
-        let mut since: Option<(Instant, Amount)> = None;
+        // Since when nothing works, and how far it was then.
+        let mut since: Option<(Instant, State, Amount)> = None;
         let mut pause = PAUSE;
         loop {
+            let attempted = Instant::now();
             let why = match self.attempt(&mut restore, stop).await {
                 Ok(()) => return Ok(()),
                 Err(why) => why,
@@ -140,12 +142,16 @@ impl Run {
                 RestoreError::Killed => return self.end(&mut restore, State::Killed, None).await,
                 _ => {}
             }
-            let written = restore.written();
+            let (state, written) = (restore.state, restore.written());
             let begun = match since {
-                Some((begun, before)) if before == written => begun,
+                Some((begun, then, before))
+                    if (then, before) == (state, written) && attempted.elapsed() < self.setup.restores.patience =>
+                {
+                    begun
+                }
                 _ => Instant::now(),
             };
-            since = Some((begun, written));
+            since = Some((begun, state, written));
             if why.is_lasting() || begun.elapsed() > self.setup.restores.patience {
                 let text = failure(&restore, &why);
                 tracing::error!(cluster = %self.lease.cluster, restore = %restore.id, "restore: broken: {text}");
@@ -154,9 +160,14 @@ impl Run {
             tracing::warn!(cluster = %self.lease.cluster, restore = %restore.id, error = %why, "restore: trying again");
             restore.trouble = Some(why.to_string());
             self.save(&restore, &[]).await?;
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = stop.cancelled() => return Err(RestoreError::Stopped),
+            let mut left = pause;
+            while !left.is_zero() && !self.is_cancelled(&restore).await? {
+                let step = left.min(NOTE_EVERY);
+                tokio::select! {
+                    () = sleep(step) => {}
+                    () = stop.cancelled() => return Err(RestoreError::Stopped),
+                }
+                left -= step;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -185,17 +196,36 @@ impl Run {
         let stop = stop.child_token();
         // Whatever ends this ends what it began.
         let _guard = stop.clone().drop_guard();
-        let destination = Destination::connect(&self.uri(restore).await?).await?;
-        // The mark goes last: without it there is nothing left to do but to say so.
-        if restore.state == State::Opening && destination.marked().marks().await?.is_empty() {
-            return self.finish(restore).await;
+        if !restore.told && self.is_cancelled(restore).await? {
+            return Err(RestoreError::Killed);
         }
-        let work = self.check(restore, destination, &stop).await?;
+        let destination = Destination::connect(&self.uri(restore).await?).await?;
+        if !restore.told {
+            self.write(restore, &destination, &stop).await?;
+            restore.told = true;
+            self.save(restore, &[]).await?;
+            self.setup.done("restore-told");
+        }
+        // From here on clients may work with it, and nothing is written or compared again.
+        let naming = Naming::new(&restore.options.only)?;
+        open::finish(&destination, &naming, &self.trying(&stop)).await?;
+        self.setup.done("restore-opened");
+        self.finish(restore).await
+    }
+
+    /// All that is written into the target.
+    async fn write(
+        &self,
+        restore: &mut Restore,
+        destination: &Destination,
+        stop: &CancellationToken,
+    ) -> Result<(), RestoreError> {
+        let work = self.check(restore, destination, stop).await?;
         restore.trouble = None;
-        let written = self.load(restore, work.shards, &work.plan, &work.made, &work.ownerships, &stop).await?;
+        let written = self.load(restore, work.shards, &work.plan, &work.made, &work.ownerships, stop).await?;
         if restore.state < State::Opening {
             if restore.options.verify {
-                self.verify(restore, &work.plan, &written, &stop).await?;
+                self.verify(restore, &work.plan, &written, stop).await?;
             }
             restore.state = State::Opening;
             self.save(restore, &[]).await?;
@@ -203,17 +233,15 @@ impl Run {
         }
         let opening = Opening {
             plan: &work.plan,
-            destination: &work.destination,
+            destination,
             options: &restore.options,
             routing: &work.routing,
             written: &written,
-            trying: &self.trying(&stop),
+            trying: &self.trying(stop),
         };
         opening
             .open(|what| tracing::info!(cluster = %self.lease.cluster, restore = %restore.id, "restore: {what}"))
-            .await?;
-        self.setup.done("restore-opened");
-        self.finish(restore).await
+            .await
     }
 
     async fn finish(&self, restore: &mut Restore) -> Result<(), RestoreError> {
@@ -242,7 +270,7 @@ impl Run {
     async fn check(
         &self,
         restore: &mut Restore,
-        destination: Destination,
+        destination: &Destination,
         stop: &CancellationToken,
     ) -> Result<Work, RestoreError> {
         if restore.state == State::Queued {
@@ -259,22 +287,38 @@ impl Run {
         )
         .await?;
         archive.stop = stop.clone();
-        let plan = Arc::new(Plan::make(&archive, &destination, &restore.options, restore.time).await?);
-        let outlook = plan.check(&archive, &destination, &self.connection.cluster.identity, Some(restore.id)).await?;
-        outlook.warnings.iter().for_each(|warning| tracing::warn!(restore = %restore.id, "restore: {warning}"));
-        let (shards, routing) = self
-            .watching(restore, stop, fold(&archive, &plan, restore.time, self.setup.snapshots.parts_at_once))
-            .await?;
-        if let Some(under_way) = routing.under_way() {
-            return Err(RestoreError::Refused(format!(
-                "an operation that changes sharded collections was under way at that time ({under_way}): choose a time \
-                 before or after it; at a checkpoint there is none"
-            )));
+        let mut options = restore.options.clone();
+        if restore.state.has_begun() {
+            // Which shard takes what was settled, whatever shards there are by now.
+            let settled = restore.parts.iter().filter_map(|part| match &part.id {
+                PartId::Shard(name) => Some((name.clone(), part.shard.clone()?)),
+                PartId::ConfigServers => None,
+            });
+            options.shards.extend(settled);
         }
-        one_name_each(&plan, &shards)?;
-        let made = made(&plan).await?;
-        none_elsewhere(&plan, &shards, &made)?;
+        let plan = Arc::new(Plan::make(&archive, destination, &options, restore.time).await?);
+        if plan.steps.iter().any(|step| plan.merges(&step.to.id)) {
+            // Two shards may have different documents with one `_id`: what is lost then must be seen.
+            restore.options.verify = true;
+        }
+        // The mark may have been written, and the process have died before the record said so.
+        let is_ours = restore.state.has_begun() || self.is_marked(restore, destination).await?;
+        let ours = Some(restore.id).filter(|_| is_ours);
+        let outlook = plan.check(&archive, destination, &self.connection.cluster.identity, ours).await?;
+        outlook.warnings.iter().for_each(|warning| tracing::warn!(restore = %restore.id, "restore: {warning}"));
+        let at_once = self.setup.snapshots.parts_at_once;
+        let folding = async {
+            if !matches!(restore.point, Point::Checkpoint(_)) {
+                nothing_under_way(&archive, &plan, restore.time).await?;
+            }
+            fold(&archive, &plan, restore.time, at_once).await
+        };
+        let (shards, routing) = self.watching(restore, stop, folding).await?;
         let ownerships = Arc::new(routing.ownerships()?);
+        one_name_each(&plan, &shards, &ownerships)?;
+        let made = made(&plan).await?;
+        none_elsewhere(&plan, &shards, &ownerships, &made)?;
+        zones_are_free(&plan, &routing, destination).await?;
         // Known to be of use before the first write.
         for table in routing::TABLES {
             if plan.has_config() {
@@ -282,9 +326,13 @@ impl Run {
             }
         }
         if restore.state == State::Checking {
-            self.begin(restore, &plan, &destination).await?;
+            self.begin(restore, &plan, destination).await?;
         }
-        Ok(Work { destination, plan, shards, routing: Arc::new(routing), ownerships, made })
+        Ok(Work { plan, shards, routing: Arc::new(routing), ownerships, made })
+    }
+
+    async fn is_marked(&self, restore: &Restore, destination: &Destination) -> Result<bool, RestoreError> {
+        Ok(destination.marked().marked().await? == Some(restore.id.to_string()))
     }
 
     async fn begin(&self, restore: &mut Restore, plan: &Plan, destination: &Destination) -> Result<(), RestoreError> {
@@ -293,8 +341,19 @@ impl Run {
             let job = known.iter().find(|known| known.id == *part).map(|known| known.job);
             job.unwrap_or_else(|| RestoreId::new(self.setup.now(), rand::random()))
         });
-        destination.marked().mark(&Plan::mark(restore, self.setup.now())).await?;
+        let mark = destination.marked().mark(&Plan::mark(restore, self.setup.now())).await?;
+        match mark {
+            Some(mark) if mark == restore.id.to_string() => {}
+            mark => return Err(plan.marked_by_another(destination, &mark.unwrap_or_default())),
+        }
         self.setup.done("restore-marked");
+        // Much may have happened since it was looked at; from here on nobody else restores into it.
+        if let Err(why) = plan.is_empty(destination).await {
+            if why.is_lasting() {
+                destination.marked().unmark().await?;
+            }
+            return Err(why);
+        }
         restore.state = State::Loading;
         self.save(restore, &[]).await?;
         tracing::info!(
@@ -343,6 +402,9 @@ impl Run {
         stop: &CancellationToken,
     ) -> Result<BTreeMap<PartId, BTreeMap<Uuid, Written>>, RestoreError> {
         let noted = self.noted(restore).await?;
+        // What is not there is not done, whatever was noted.
+        let is_made = |to: &PartId, uuid: &Uuid| made.get(to).is_some_and(|made| made.contains_key(uuid));
+        let copied = |(uuid, note): (&Uuid, &Note)| (*uuid, note.clone());
         let naming = Arc::new(plan.naming.clone());
         let mut targets = BTreeMap::new();
         for link in plan.targets() {
@@ -366,8 +428,15 @@ impl Run {
                 ownerships: ownerships.clone(),
                 progress: its.clone(),
                 notes: notes.clone(),
-                noted: noted.get(&part).cloned().unwrap_or_default(),
+                noted: noted
+                    .get(&part)
+                    .into_iter()
+                    .flatten()
+                    .filter(|(uuid, _)| is_made(&to, uuid))
+                    .map(copied)
+                    .collect(),
                 trying: self.trying(&stop),
+                merges: plan.merges(&to),
             };
             let handle = Handle::current();
             loads.spawn_blocking(move || {
@@ -465,11 +534,18 @@ impl Run {
         self.save(restore, &[]).await?;
         let targets: Vec<_> = plan.targets().into_iter().filter(|target| target.id != PartId::ConfigServers).collect();
         let none = BTreeMap::new();
+        let trying = self.trying(stop);
         let compare = targets.iter().map(|target| {
             let written = written.get(&target.id).unwrap_or(&none);
-            compare::compare(target, written, &plan.naming, compare::Stage::Loaded)
+            compare::compare(target, written, &plan.naming, compare::Stage::Loaded, &trying)
         });
-        let parts = self.watching(restore, stop, futures::future::try_join_all(compare)).await?;
+        let compare = async {
+            tokio::select! {
+                parts = futures::future::try_join_all(compare) => parts,
+                () = stop.cancelled() => Err(RestoreError::Stopped),
+            }
+        };
+        let parts = self.watching(restore, stop, compare).await?;
         let verification = Verification { at: self.setup.now(), time: restore.time, parts };
         let verdict = verification.verdict();
         let first = verification.parts.iter().flat_map(|part| &part.different.named).next().cloned();
@@ -479,7 +555,9 @@ impl Run {
             (verdict, first) => {
                 let first = first.map(|one| format!(": {}: {}", one.ns, one.why)).unwrap_or_default();
                 Err(RestoreError::Different(format!(
-                    "the target is not what was written into it ({verdict}){first}. Did somebody else write there?"
+                    "the target is not what was written into it ({verdict}){first}. Either somebody else wrote there, or, \
+                     where one shard takes the data of several, these had different documents with one _id: then map \
+                     them to different shards"
                 )))
             }
         }
@@ -538,22 +616,45 @@ fn merge(all: &mut BTreeMap<Uuid, Written>, more: BTreeMap<Uuid, Written>) -> Re
     Ok(())
 }
 
-/// Where one shard takes the data of several, a name must be one collection.
-fn one_name_each(plan: &Plan, shards: &[(PartId, Folded)]) -> Result<(), RestoreError> {
-    let mut names = BTreeMap::<(&PartId, String), (Uuid, &PartId)>::new();
+/// Of what a part owns nothing, nothing is written where another part's data goes to the same place.
+fn written_of<'a>(
+    plan: &'a Plan,
+    step: &'a Step,
+    shards: &'a [(PartId, Folded)],
+    ownerships: &'a BTreeMap<Uuid, Ownership>,
+) -> impl Iterator<Item = (Uuid, &'a Collection, String)> {
+    let folded = shards.iter().find(|(part, _)| *part == step.part).map(|(_, folded)| folded);
+    let merges = plan.merges(&step.to.id);
+    folded.into_iter().flat_map(|folded| folded.catalogue().iter()).filter_map(move |(uuid, collection)| {
+        let ns = plan.naming.of(&collection.ns)?;
+        (!merges || load::has_any(&step.part, ownerships, uuid)).then_some((uuid, collection, ns))
+    })
+}
+
+/// Where one shard takes the data of several, a name must be one collection, and that be the same on all.
+fn one_name_each(
+    plan: &Plan,
+    shards: &[(PartId, Folded)],
+    ownerships: &BTreeMap<Uuid, Ownership>,
+) -> Result<(), RestoreError> {
+    let mut names = BTreeMap::<(&PartId, String), (Uuid, &PartId, &Collection)>::new();
     for step in &plan.steps {
-        let Some((part, folded)) = shards.iter().find(|(part, _)| *part == step.part) else { continue };
-        for (uuid, collection) in folded.catalogue().iter() {
-            let Some(ns) = plan.naming.of(&collection.ns) else { continue };
-            if let Some((other, from)) = names.insert((&step.to.id, ns.clone()), (uuid, part))
-                && other != uuid
-            {
-                return Err(RestoreError::Refused(format!(
-                    "{ns} is one collection on {from} and another on {part}, and both would go to {}: map them to \
-                     different shards",
-                    step.to.id
-                )));
-            }
+        for (uuid, collection, ns) in written_of(plan, step, shards, ownerships) {
+            let Some((other, from, was)) = names.insert((&step.to.id, ns.clone()), (uuid, &step.part, collection))
+            else {
+                continue;
+            };
+            let differs = match other == uuid {
+                false => format!("{ns} is one collection on {from} and another on {}", step.part),
+                true if was.options != collection.options || was.indexes != collection.indexes => {
+                    format!("{ns} does not have the same options and indexes on {from} and on {}", step.part)
+                }
+                true => continue,
+            };
+            return Err(RestoreError::Refused(format!(
+                "{differs}, and both would go to {}: map them to different shards",
+                step.to.id
+            )));
         }
     }
     Ok(())
@@ -568,22 +669,70 @@ async fn made(plan: &Plan) -> Result<Made, RestoreError> {
     Ok(made)
 }
 
-/// A part of the target may have other databases, but none of the collections under another name.
-fn none_elsewhere(plan: &Plan, shards: &[(PartId, Folded)], made: &Made) -> Result<(), RestoreError> {
+/// A part of the target may have other databases, but none of the collections under another name, and no other
+/// under the name of one: making it would put that one aside.
+fn none_elsewhere(
+    plan: &Plan,
+    shards: &[(PartId, Folded)],
+    ownerships: &BTreeMap<Uuid, Ownership>,
+    made: &Made,
+) -> Result<(), RestoreError> {
     for step in &plan.steps {
-        let (Some((_, folded)), Some(there)) =
-            (shards.iter().find(|(part, _)| *part == step.part), made.get(&step.to.id))
-        else {
-            continue;
-        };
-        for (uuid, collection) in folded.catalogue().iter() {
-            let Some(ns) = plan.naming.of(&collection.ns) else { continue };
+        let Some(there) = made.get(&step.to.id) else { continue };
+        let names: BTreeMap<_, _> = there.iter().map(|(uuid, ns)| (ns.as_str(), *uuid)).collect();
+        for (uuid, collection, ns) in written_of(plan, step, shards, ownerships) {
             if let Some(other) = there.get(&uuid).filter(|other| **other != ns) {
                 return Err(RestoreError::Refused(format!(
                     "{} has {} already, as {other}: two collections cannot have one UUID",
                     step.to.id, collection.ns
                 )));
             }
+            if names.get(ns.as_str()).is_some_and(|other| *other != uuid) {
+                return Err(RestoreError::Refused(format!(
+                    "{} has another collection with the name {ns}: somebody made it meanwhile",
+                    step.to.id
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A zone that has ranges of other collections in the target would pull them onto the shards that get it.
+async fn zones_are_free(plan: &Plan, routing: &Routing, destination: &Destination) -> Result<(), RestoreError> {
+    if !plan.has_config() {
+        return Ok(());
+    }
+    let zones: Vec<_> = routing.zones(&plan.naming)?.into_iter().flat_map(|(_, zones)| zones).collect();
+    for row in destination.marked().config_rows("tags").await? {
+        let (ns, tag) = (row.get_str("ns").unwrap_or_default(), row.get_str("tag").unwrap_or_default());
+        let theirs = !plan.naming.writes(ns.split('.').next().unwrap_or_default());
+        if theirs && zones.iter().any(|zone| zone == tag) {
+            return Err(RestoreError::Refused(format!(
+                "the target has {ns} in a zone {tag}, and so has the source: its data would move to the shards that get \
+                 the zone. Rename one of them first"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// At any time but a checkpoint's an operation that changes collections as a whole may be under way. What tells of it
+/// is among the data of the part that performs it.
+async fn nothing_under_way(archive: &Archive, plan: &Plan, time: ClusterTime) -> Result<(), RestoreError> {
+    for step in &plan.steps {
+        let source = archive.source(&step.part, &step.base, time).await?;
+        let found = blocking(move || {
+            let mut found = Routing::default();
+            source.at(time)?.into(&mut found, &Routing::is_under_way)?;
+            Ok(found)
+        });
+        if let Some(under_way) = found.await?.under_way() {
+            return Err(RestoreError::Refused(format!(
+                "{}: an operation that changes collections was under way at that time ({under_way}): choose a time before \
+                 or after it; at a checkpoint there is none",
+                step.part
+            )));
         }
     }
     Ok(())
@@ -592,6 +741,9 @@ fn none_elsewhere(plan: &Plan, shards: &[(PartId, Folded)], made: &Made) -> Resu
 /// For the record: what went wrong, what the target holds, and what to do.
 fn failure(restore: &Restore, why: &RestoreError) -> String {
     let next = match restore.state.has_begun() {
+        true if restore.told => {
+            "The target is whole, and its config servers know all of it: drop config.stillpoint.restore on them, and use it."
+        }
         true => {
             "The target holds a part of the data, and is marked so: mend the cause, empty it (drop its databases, then \
              config.stillpoint.restore), and restore again."

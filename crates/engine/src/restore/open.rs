@@ -8,11 +8,12 @@ use bson::RawDocumentBuf;
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::restore::Options;
 use stillpoint_fold::Uuid;
-use stillpoint_mongo::{Destination, PartLink};
+use stillpoint_mongo::{Destination, MongoError, PartLink};
 
 use super::RestoreError;
 use super::compare::compare_definitions;
 use super::load::{Trying, Written, expires, parts_of, specs};
+use super::naming::Naming;
 use super::plan::Plan;
 use super::routing::{Routing, TABLES};
 
@@ -27,6 +28,7 @@ pub struct Opening<'a> {
 }
 
 impl Opening<'_> {
+    /// All but to take the mark away: when this is done the target's config servers know all of it.
     pub async fn open(&self, doing: impl Fn(&str)) -> Result<(), RestoreError> {
         for target in self.plan.targets() {
             if let Some(written) = self.written.get(&target.id) {
@@ -42,7 +44,7 @@ impl Opening<'_> {
             doing("telling the config servers");
             self.tell(self.destination.marked()).await?;
         }
-        self.trying.again(|| self.destination.marked().unmark()).await
+        Ok(())
     }
 
     async fn let_expire(&self, target: &PartLink, written: &BTreeMap<Uuid, Written>) -> Result<(), RestoreError> {
@@ -75,7 +77,7 @@ impl Opening<'_> {
 
     async fn tell(&self, config: &PartLink) -> Result<(), RestoreError> {
         let (naming, shards) = (&self.plan.naming, &self.plan.shards);
-        for (shard, zones) in self.routing.zones()? {
+        for (shard, zones) in self.routing.zones(naming)? {
             let Some(to) = shards.get(shard) else { continue };
             for zone in zones {
                 self.trying.again(|| config.add_to_zone(to, &zone)).await?;
@@ -92,25 +94,35 @@ impl Opening<'_> {
                 )));
             }
         }
-        self.refresh(config).await
+        Ok(())
     }
+}
 
-    /// Shards learn what they have at once, and not from the first router that comes.
-    async fn refresh(&self, config: &PartLink) -> Result<(), RestoreError> {
+/// Has the shards learn what they have at once, and not from the first router that comes, and takes the mark away.
+/// What routers would do anyhow need not succeed.
+pub async fn finish(destination: &Destination, naming: &Naming, trying: &Trying) -> Result<(), RestoreError> {
+    let config = destination.marked();
+    if let Destination::Cluster(_) = destination {
         let names = |rows: Vec<RawDocumentBuf>| -> Vec<String> {
             rows.iter().filter_map(|row| row.get_str("_id").ok().map(str::to_owned)).collect()
         };
-        let (naming, shards) = (&self.plan.naming, &self.plan.shards);
-        let databases = names(self.routing.rows("databases", naming, shards)?);
-        let collections = names(self.routing.rows("collections", naming, shards)?);
-        for target in self.plan.targets().into_iter().filter(|target| target.id != config.id) {
-            for db in &databases {
-                self.trying.again(|| target.refresh_database(db)).await?;
+        let ours = |name: &String| naming.writes(name.split('.').next().unwrap_or_default());
+        let databases = names(trying.again(|| config.config_rows("databases")).await?);
+        let collections = names(trying.again(|| config.config_rows("collections")).await?);
+        for target in destination.parts().await?.iter().filter(|target| target.id != config.id) {
+            for db in databases.iter().filter(|name| ours(name)) {
+                told(target.refresh_database(db).await);
             }
-            for ns in &collections {
-                self.trying.again(|| target.refresh_collection(ns)).await?;
+            for ns in collections.iter().filter(|name| ours(name)) {
+                told(target.refresh_collection(ns).await);
             }
         }
-        Ok(())
+    }
+    trying.again(|| config.unmark()).await
+}
+
+fn told(refreshed: Result<(), MongoError>) {
+    if let Err(why) = refreshed {
+        tracing::warn!(error = %why, "restore: a shard learns of it from its routers");
     }
 }

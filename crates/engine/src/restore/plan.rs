@@ -168,7 +168,7 @@ impl Plan {
     /// Looks at the target.
     ///
     /// # Errors
-    /// Whatever makes it unfit. `ours` is the restore that it may hold a part of already.
+    /// Whatever makes it unfit. `ours` is the restore that it holds a part of.
     pub async fn check(
         &self,
         archive: &Archive,
@@ -182,18 +182,52 @@ impl Plan {
             ));
         }
         let mut outlook = Outlook::default();
-        let mut is_ours = false;
-        let mut full = Vec::new();
         for target in destination.parts().await? {
             privileges(&target, self.users).await?;
+            if let Destination::ReplicaSet(set) = destination
+                && let Some(shard) = set.is_shard().await?
+            {
+                return Err(RestoreError::Refused(format!(
+                    "the target {} is the shard {shard} of a sharded cluster: name that cluster's config servers, or a \
+                     replica set that is no part of one",
+                    set.replica_set
+                )));
+            }
             let compatibility = target.compatibility().await?;
             for step in self.steps.iter().filter(|step| step.to.id == target.id) {
                 self.compatible(archive, step, &compatibility).await?;
             }
-            let survey = target.survey().await?;
-            if target.id == destination.marked().id {
-                is_ours = self.check_mark(&target, ours).await?;
+        }
+        match (destination.marked().marked().await?, ours) {
+            (None, None) => {
+                outlook = self.is_empty(destination).await?;
             }
+            (Some(mark), Some(ours)) if mark == ours.to_string() => {}
+            (None, Some(_)) => {
+                return Err(RestoreError::refused(
+                    "the target does not have the mark of this restore any more: somebody emptied or replaced it meanwhile",
+                ));
+            }
+            (Some(mark), _) => return Err(self.marked_by_another(destination, &mark)),
+        }
+        Ok(outlook)
+    }
+
+    pub fn marked_by_another(&self, destination: &Destination, mark: &str) -> RestoreError {
+        RestoreError::Refused(format!(
+            "the target holds a part of another restore, {mark}, that did not end: drop its databases, then config.{} on \
+             {}, and restore again",
+            stillpoint_mongo::target::routing::MARK,
+            destination.marked().id
+        ))
+    }
+
+    /// Whether there is nothing where the restore writes.
+    pub async fn is_empty(&self, destination: &Destination) -> Result<Outlook, RestoreError> {
+        let mut outlook = Outlook::default();
+        let mut full = Vec::new();
+        for target in destination.parts().await? {
+            let survey = target.survey().await?;
             full.extend(self.occupied(&survey)?.into_iter().map(|ns| format!("{ns} ({})", target.id)));
             if target.id == PartId::ConfigServers {
                 full.extend(self.known(&target).await?);
@@ -211,36 +245,21 @@ impl Plan {
                 outlook.free.insert(target.id.to_string(), free);
             }
         }
-        if !full.is_empty() && !is_ours {
-            let more = full.len().saturating_sub(NAMED);
-            let named = full[..full.len() - more].join(", ");
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            return Err(RestoreError::Refused(format!(
-                "the target is not empty: it has {named}{more}. A restore only writes into an empty one: drop what is \
-                 there, or name another target"
-            )));
+        if full.is_empty() {
+            return Ok(outlook);
         }
-        Ok(outlook)
+        let more = full.len().saturating_sub(NAMED);
+        let named = full[..full.len() - more].join(", ");
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Err(RestoreError::Refused(format!(
+            "the target is not empty: it has {named}{more}. A restore only writes into an empty one: drop what is there, \
+             or name another target"
+        )))
     }
 
-    /// Whether the target's mark is of the restore itself; another's makes it unfit.
-    async fn check_mark(&self, target: &PartLink, ours: Option<RestoreId>) -> Result<bool, RestoreError> {
-        let mut is_ours = false;
-        for mark in target.marks().await? {
-            let id = mark.get_str("_id").unwrap_or("?");
-            match ours {
-                Some(ours) if id == ours.to_string() => is_ours = true,
-                _ => {
-                    return Err(RestoreError::Refused(format!(
-                        "the target holds a part of another restore, {id}, that did not end: drop its databases, then \
-                         config.{} on {}, and restore again",
-                        stillpoint_mongo::target::routing::MARK,
-                        target.id
-                    )));
-                }
-            }
-        }
-        Ok(is_ours)
+    /// Whether a part of the target takes the data of several.
+    pub fn merges(&self, to: &PartId) -> bool {
+        self.steps.iter().filter(|step| step.to.id == *to).count() > 1
     }
 
     /// What the part has already where something is to be written.
@@ -289,7 +308,7 @@ impl Plan {
     /// The mark that the target gets before anything else.
     pub fn mark(restore: &Restore, now: jiff::Timestamp) -> bson::Document {
         doc! {
-            "_id": restore.id.to_string(),
+            "restore": restore.id.to_string(),
             "what": "stillpoint is restoring into this cluster: until this collection is gone it is not whole",
             "cluster": restore.cluster.to_string(),
             "time": restore.time.to_string(),

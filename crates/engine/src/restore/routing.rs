@@ -16,14 +16,15 @@ use super::naming::Naming;
 use crate::snapshots::SnapshotError;
 use crate::snapshots::state::Sink;
 
-/// The collections of config servers whose rows are restored.
-pub const TABLES: [&str; 4] = ["tags", "databases", "chunks", "collections"];
+/// The collections of config servers whose rows are restored, in the order in which they are written: a router asks
+/// for the database first, so that it finds nothing before it finds all.
+pub const TABLES: [&str; 4] = ["tags", "chunks", "collections", "databases"];
 /// The sessions of clients: every cluster makes its own.
 const SESSIONS: &str = "config.system.sessions";
 const USERS: &str = "admin.system.users";
 const ROLES: &str = "admin.system.roles";
 /// An operation is under way while one of these has a document.
-pub const UNDER_WAY: [&str; 2] = ["config.system.sharding_ddl_coordinators", "config.reshardingOperations"];
+const UNDER_WAY: [&str; 2] = ["config.system.sharding_ddl_coordinators", "config.reshardingOperations"];
 
 /// Rows of the source's config servers, by namespace.
 #[derive(Debug, Default)]
@@ -37,7 +38,7 @@ impl Routing {
         let ns = &collection.ns;
         TABLES.iter().any(|table| ns.strip_prefix("config.") == Some(table))
             || [USERS, ROLES, "config.shards"].contains(&ns.as_str())
-            || UNDER_WAY.contains(&ns.as_str())
+            || Routing::is_under_way(collection)
     }
 
     fn of(&self, ns: &str) -> &[RawDocumentBuf] {
@@ -48,7 +49,12 @@ impl Routing {
         (self.of(USERS), self.of(ROLES))
     }
 
-    /// Of an operation that was under way on the config servers at the time, if there was one. A migration is
+    /// Whether a collection tells of an operation that is under way.
+    pub fn is_under_way(collection: &Collection) -> bool {
+        UNDER_WAY.contains(&collection.ns.as_str())
+    }
+
+    /// Of an operation that was under way on the servers at the time, if there was one. A migration is
     /// none: at any time one shard owns a chunk.
     pub fn under_way(&self) -> Option<&str> {
         UNDER_WAY.into_iter().find(|ns| !self.of(ns).is_empty())
@@ -74,11 +80,18 @@ impl Routing {
         Ok(all)
     }
 
-    /// The zones of each shard of the source.
-    pub fn zones(&self) -> Result<Vec<(&str, Vec<String>)>, RestoreError> {
+    /// The zones of each shard of the source, as far as ranges of what is restored are in them.
+    pub fn zones(&self, naming: &Naming) -> Result<Vec<(&str, Vec<String>)>, RestoreError> {
+        let mut used = BTreeSet::new();
+        for row in self.of("config.tags") {
+            if naming.of(text(row, "ns", "config.tags")?).is_some() {
+                used.insert(text(row, "tag", "config.tags")?);
+            }
+        }
         let zones = |row: &'_ RawDocumentBuf| -> Vec<String> {
             let tags = row.get_array("tags").into_iter().flatten();
-            tags.filter_map(|tag| tag.ok()?.as_str().map(str::to_owned)).collect()
+            let tags = tags.filter_map(|tag| tag.ok()?.as_str().map(str::to_owned));
+            tags.filter(|tag| used.contains(tag.as_str())).collect()
         };
         self.of("config.shards").iter().map(|row| Ok((text(row, "_id", "config.shards")?, zones(row)))).collect()
     }

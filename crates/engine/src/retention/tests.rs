@@ -513,6 +513,7 @@ impl World {
             target: Target::Hosts("target.example".into()),
             options: Options { verify: true, ..Options::default() },
             parts: Vec::new(),
+            told: false,
             cancelled: false,
             failure: None,
             trouble: None,

@@ -85,19 +85,24 @@ impl PartLink {
         self.run("admin", &CONTROL_ROUTING, command).await.map(drop)
     }
 
-    /// The marks of unfinished restores: one, or none.
-    pub async fn marks(&self) -> Result<Vec<Document>> {
+    /// The id of the restore that the target is marked with, if it is.
+    pub async fn marked(&self) -> Result<Option<String>> {
         let rows = self.config_rows(MARK).await?;
-        rows.iter()
-            .map(|row| Document::try_from(row).map_err(|e| self.not_understood(&MARK_TARGET, e.to_string())))
-            .collect()
+        let Some(row) = rows.first() else { return Ok(None) };
+        let restore = row.get_str("restore").map_err(|e| self.not_understood(&MARK_TARGET, e.to_string()))?;
+        Ok(Some(restore.to_owned()))
     }
 
-    pub async fn mark(&self, mark: &Document) -> Result<()> {
-        let row = RawDocumentBuf::try_from(mark).map_err(|e| self.not_understood(&MARK_TARGET, e.to_string()))?;
-        self.insert_rows("config", MARK, &[row], &MARK_TARGET).await
+    /// Marks the target, unless it is marked already; which restore's the mark is then. There is one place for a mark.
+    pub async fn mark(&self, mark: &Document) -> Result<Option<String>> {
+        let mut one = doc! {"_id": "restore"};
+        one.extend(mark.clone());
+        let row = RawDocumentBuf::try_from(&one).map_err(|e| self.not_understood(&MARK_TARGET, e.to_string()))?;
+        self.insert_rows("config", MARK, &[row], &MARK_TARGET).await?;
+        self.marked().await
     }
 
+    /// Takes the mark away.
     pub async fn unmark(&self) -> Result<()> {
         let command = doc! {"drop": MARK, "writeConcern": {"w": "majority", "wtimeout": 60_000}, "maxTimeMS": 60_000};
         match self.client.database("config").run_command(command).await {

@@ -31,6 +31,16 @@ impl PartLink {
         Ok(Survey { catalogue, free })
     }
 
+    /// What a replica set is called in the sharded cluster that it is a part of, if it is of one.
+    pub async fn is_shard(&self) -> Result<Option<String>> {
+        let command = rawdoc! {
+            "find": "system.version", "filter": {"_id": "shardIdentity"}, "limit": 1, "singleBatch": true,
+            "readConcern": {"level": "majority"}, "maxTimeMS": 10_000,
+        };
+        let found = self.all("admin", &READ_DATA, command).await?;
+        Ok(found.first().map(|identity| identity.get_str("shardName").unwrap_or("?").to_owned()))
+    }
+
     /// Every collection and view of the part as a majority has them, each as `$listCatalog` has it.
     pub async fn catalogue_now(&self) -> Result<Vec<RawDocumentBuf>> {
         let command = rawdoc! {

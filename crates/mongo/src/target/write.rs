@@ -39,10 +39,11 @@ impl PartLink {
         self.apply(db, &CREATE_COLLECTIONS, entry).await
     }
 
-    /// Inserts a document into `system.views`, which takes no other writes. One that is there is replaced.
-    pub async fn insert_view(&self, db: &str, uuid: [u8; 16], view: &RawDocument) -> Result<()> {
-        let mut entry = rawdoc! {"op": "i", "ns": format!("{db}.system.views"), "ui": binary(uuid)};
-        entry.append(cstr!("o"), view);
+    /// Inserts a document as an oplog entry would: `system.views` takes no other writes, and the insert command
+    /// puts the time in the place of a timestamp of zero. One that is there is replaced.
+    pub async fn insert_as_entry(&self, db: &str, name: &str, uuid: [u8; 16], document: &RawDocument) -> Result<()> {
+        let mut entry = rawdoc! {"op": "i", "ns": format!("{db}.{name}"), "ui": binary(uuid)};
+        entry.append(cstr!("o"), document);
         self.apply(db, &CREATE_VIEWS, entry).await
     }
 

@@ -58,6 +58,7 @@ pub async fn run(config: &Config, output: &Output, args: RestoreArgs) -> Result<
         target,
         options,
         parts,
+        told: false,
         cancelled: false,
         failure: None,
         trouble: None,

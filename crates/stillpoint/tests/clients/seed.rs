@@ -174,6 +174,7 @@ fn queued(n: u64, requested: Timestamp, cluster: ClusterId, target: ClusterId) -
         target: Target::Cluster(target),
         options: restore::Options { verify: true, ..restore::Options::default() },
         parts: parts().into_iter().enumerate().map(part).collect(),
+        told: false,
         cancelled: false,
         failure: None,
         trouble: None,

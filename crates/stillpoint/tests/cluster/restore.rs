@@ -227,6 +227,48 @@ fn is_over(job: &Value) -> bool {
     ["FINISHED", "BROKEN", "KILLED"].iter().any(|state| job["state"] == *state)
 }
 
+#[tokio::test]
+async fn what_was_noted_counts_only_while_it_is_there() {
+    let lab = lab_of(Lab::builder()).await;
+    much(&lab, 3_000).await;
+    let (mut server, _) = server_of(&lab).await;
+    complete(&server, ask(&server).await).await;
+    let (id, cut) = checkpoint(&server).await;
+    let (time, nothing) = (timestamp(cut), Gossip::default());
+    let gossip = lab.topology().gossip().await.unwrap();
+
+    // All is written and noted; then somebody drops some of it, and the server goes on.
+    let target = Lab::builder().named("new").start().await.unwrap();
+    let restore = ask_restore(&server, &id, &target.restore_uri()).await;
+    server.stop().await;
+    server.serve(Some("restore-loaded")).await;
+    server.crashed().await;
+    target.shard(0).run("shop", doc! {"drop": "much"}).await.unwrap();
+    server.serve(None).await;
+    let done = until_job(&server, &restore, is_over).await;
+    assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
+    for i in 0..2 {
+        assert_same(&data(target.shard(i), ReadAt::Majority, &nothing).await, &owned(&lab, i, time, &gossip).await);
+    }
+
+    // Another cluster in its place is not taken for it.
+    let target = Lab::builder().named("next").start().await.unwrap();
+    let restore = ask_restore(&server, &id, &target.restore_uri()).await;
+    server.stop().await;
+    server.serve(Some("restore-verified")).await;
+    server.crashed().await;
+    for shard in target.shards() {
+        for db in ["shop", "bank"] {
+            shard.run(db, doc! {"dropDatabase": 1}).await.unwrap();
+        }
+    }
+    target.config().run("config", doc! {"drop": "stillpoint.restore"}).await.unwrap();
+    server.serve(None).await;
+    let done = until_job(&server, &restore, is_over).await;
+    let failure = done["failure"].as_str().unwrap_or_default();
+    assert!(done["state"] == "BROKEN" && failure.contains("does not have the mark"), "{done}");
+}
+
 /// So much that it takes more than a moment to write.
 async fn much(lab: &Lab, documents: i32) {
     for shard in lab.shards() {
@@ -250,7 +292,9 @@ async fn a_restore_goes_on_after_a_crash_at_every_step() {
     let target = Lab::builder().named("new").start().await.unwrap();
     let restore = ask_restore(&server, &id, &target.restore_uri()).await;
     server.stop().await;
-    for step in ["restore-marked", "restore-noted", "restore-loaded", "restore-verified", "restore-opened"] {
+    for step in
+        ["restore-marked", "restore-noted", "restore-loaded", "restore-verified", "restore-told", "restore-opened"]
+    {
         server.serve(Some(step)).await;
         server.crashed().await;
         let half = job(&server, &restore).await;
@@ -314,7 +358,7 @@ async fn a_restore_goes_on_through_an_election_and_ends_when_it_is_told_to() {
     let done = until_job(&server, &restore, is_over).await;
     assert_eq!(done["state"], "KILLED", "{done}");
     let marks = find(other.config().endpoint(), &nothing, "config.stillpoint.restore", ReadAt::Majority, doc! {}).await;
-    assert_eq!(marks.unwrap()[0].get_str("_id").unwrap(), restore);
+    assert_eq!(marks.unwrap()[0].get_str("restore").unwrap(), restore);
     let databases = find(other.config().endpoint(), &nothing, "config.databases", ReadAt::Majority, doc! {}).await;
     assert_eq!(databases.unwrap(), Vec::<Document>::new());
     let ran = super::restore::restore(&server, &id, &other.restore_uri(), &[]).await;
@@ -335,6 +379,7 @@ async fn what_will_not_do_is_refused_before_anything_is_written() {
         assert!(!ran.status.success() && ran.err.contains(why), "{more:?}: {}", ran.err);
     };
     refused(&lab.uri(), &[], "the target is the source itself").await;
+    refused(&lab.shard(0).restore_uri(), &["--part", "rs0"], "is the shard rs0 of a sharded cluster").await;
 
     let plain = Lab::plain_replica_set().await.unwrap();
     let uri = plain.restore_uri();
@@ -444,6 +489,11 @@ async fn what_is_special(lab: &Lab) {
     run(doc! {"insert": "old", "documents": (0..50).map(|n| doc! {"_id": n, "at": past(n)}).collect::<Vec<_>>()}).await;
     run(doc! {"create": "past", "timeseries": {"timeField": "at"}, "expireAfterSeconds": 3600}).await;
     run(doc! {"insert": "past", "documents": (0..50).map(|n| doc! {"at": past(n)}).collect::<Vec<_>>()}).await;
+    // As an entry of an oplog: a client's insert would put the time there.
+    let zero = doc! {"_id": 1, "at": Timestamp { time: 0, increment: 0 }};
+    run(doc! {"create": "zero"}).await;
+    run(doc! {"applyOps": [{"op": "i", "ns": "store.zero", "o": zero}]}).await;
+    run(doc! {"insert": "zero", "documents": [{"_id": 0}, {"_id": 2}]}).await;
     let unique = doc! {"key": {"n": -1}, "name": "n", "unique": true, "sparse": true};
     run(doc! {"createIndexes": "old", "indexes": [unique]}).await;
 
@@ -481,6 +531,11 @@ async fn what_expires_is_sharded_by_a_hash_or_is_in_a_zone_is_restored_as_it_was
         let source = data(lab.shard(i), ReadAt::Time(time), &gossip).await;
         for (ns, (about, _)) in &source {
             assert_eq!(there[ns].0, *about, "{ns}");
+        }
+        if i == 0 {
+            let zero = &source["store.zero"].1;
+            assert_eq!(zero[1].get_timestamp("at").unwrap().time, 0);
+            assert_eq!(there["store.zero"].1, *zero);
         }
         assert_eq!((source["store.hashed"].1.len(), there["store.hashed"].1.len() < 1000), (1000, true));
         ids.extend(there["store.hashed"].1.iter().map(|document| document.get_i32("_id").unwrap()));
