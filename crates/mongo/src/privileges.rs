@@ -92,6 +92,15 @@ needs! {
     WRITE_ROLES: ConfigServers, "restore roles", "insert", "admin.system.roles", Some(("admin", "system.roles"));
 }
 
+/// What a restore needs for documents that have a timestamp of zero, which few have.
+pub const UPDATE_DATA: Need = Need {
+    what: "write documents with a timestamp of zero",
+    action: "update",
+    resource: "every collection",
+    namespace: Some(("", "")),
+    on: On::Every,
+};
+
 /// Needs no privilege at all.
 pub const NOTHING: Need =
     Need { what: "say hello", action: "none", resource: "the server", namespace: None, on: On::Every };

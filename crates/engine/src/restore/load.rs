@@ -207,8 +207,9 @@ struct Open {
 
 enum Step {
     Batch(Batch),
-    /// What is not inserted as others are.
-    Entry(RawDocumentBuf),
+    View(RawDocumentBuf),
+    /// A document that an insert would change.
+    Exactly(RawDocumentBuf),
     /// All has been sent.
     End(Digest),
 }
@@ -381,7 +382,7 @@ impl Sink for Loader {
                 None => return Ok(()),
                 Some(view) => {
                     open.written.documents.add(view.as_bytes());
-                    return open.sender.send(Step::Entry(view)).map_err(|_| SnapshotError::Stopped);
+                    return open.sender.send(Step::View(view)).map_err(|_| SnapshotError::Stopped);
                 }
             }
         }
@@ -399,7 +400,7 @@ impl Sink for Loader {
         }
         let Some(open) = &mut self.open else { return Ok(()) };
         if has_zero_timestamp(document) {
-            return open.sender.send(Step::Entry(document.to_owned())).map_err(|_| SnapshotError::Stopped);
+            return open.sender.send(Step::Exactly(document.to_owned())).map_err(|_| SnapshotError::Stopped);
         }
         open.batch.push(document);
         open.amount = open.amount + amount;
@@ -444,11 +445,13 @@ impl Filling {
                     // The pouring was given up.
                     None => return Err(RestoreError::Stopped),
                     Some(Step::End(digest)) => ended = Some(digest),
-                    // Before any batch after it is sent: so no note of one tells of this one too early.
-                    Some(Step::Entry(document)) => {
-                        self.trying
-                            .again(|| self.target.link.insert_as_entry(db, name, self.uuid.0, &document))
-                            .await?;
+                    // Both before any batch after them is sent: so no note of one tells of these too early.
+                    Some(Step::View(view)) => {
+                        self.trying.again(|| self.target.link.insert_view(db, self.uuid.0, &view)).await?;
+                        self.progress.add(Amount { collections: 0, documents: 1, bytes: view.as_bytes().len() as u64 });
+                    }
+                    Some(Step::Exactly(document)) => {
+                        self.trying.again(|| self.target.link.insert_exactly(db, name, &document)).await?;
                         let bytes = document.as_bytes().len() as u64;
                         self.progress.add(Amount { collections: 0, documents: 1, bytes });
                     }

@@ -130,7 +130,6 @@ impl Run {
         let mut since: Option<(Instant, State, Amount)> = None;
         let mut pause = PAUSE;
         loop {
-            let attempted = Instant::now();
             let why = match self.attempt(&mut restore, stop).await {
                 Ok(()) => return Ok(()),
                 Err(why) => why,
@@ -144,11 +143,7 @@ impl Run {
             }
             let (state, written) = (restore.state, restore.written());
             let begun = match since {
-                Some((begun, then, before))
-                    if (then, before) == (state, written) && attempted.elapsed() < self.setup.restores.patience =>
-                {
-                    begun
-                }
+                Some((begun, then, before)) if (then, before) == (state, written) => begun,
                 _ => Instant::now(),
             };
             since = Some((begun, state, written));

@@ -12,7 +12,9 @@ use tokio::time::timeout;
 
 use crate::error::{MongoError, Result};
 use crate::part::PartLink;
-use crate::privileges::{BUILD_INDEXES, CREATE_COLLECTIONS, CREATE_VIEWS, INSERT_DATA, MODIFY_COLLECTIONS, Need};
+use crate::privileges::{
+    BUILD_INDEXES, CREATE_COLLECTIONS, CREATE_VIEWS, INSERT_DATA, MODIFY_COLLECTIONS, Need, UPDATE_DATA,
+};
 
 const DUPLICATE_KEY: i32 = 11_000;
 const WRITE_LIMIT_MS: i32 = 60_000;
@@ -39,12 +41,33 @@ impl PartLink {
         self.apply(db, &CREATE_COLLECTIONS, entry).await
     }
 
-    /// Inserts a document as an oplog entry would: `system.views` takes no other writes, and the insert command
-    /// puts the time in the place of a timestamp of zero. One that is there is replaced.
-    pub async fn insert_as_entry(&self, db: &str, name: &str, uuid: [u8; 16], document: &RawDocument) -> Result<()> {
-        let mut entry = rawdoc! {"op": "i", "ns": format!("{db}.{name}"), "ui": binary(uuid)};
-        entry.append(cstr!("o"), document);
+    /// Inserts a document into `system.views`, which takes no other writes. One that is there is replaced.
+    pub async fn insert_view(&self, db: &str, uuid: [u8; 16], view: &RawDocument) -> Result<()> {
+        let mut entry = rawdoc! {"op": "i", "ns": format!("{db}.system.views"), "ui": binary(uuid)};
+        entry.append(cstr!("o"), view);
         self.apply(db, &CREATE_VIEWS, entry).await
+    }
+
+    /// Inserts a document to the byte: an insert puts the time in the place of a timestamp of zero, an oplog entry
+    /// too, and an update by a pipeline does not. One that is there is replaced.
+    pub async fn insert_exactly(&self, db: &str, collection: &str, document: &RawDocument) -> Result<()> {
+        let wrong = |why: String| self.not_understood(&UPDATE_DATA, why);
+        let id = document.get("_id").map_err(|e| wrong(e.to_string()))?.ok_or_else(|| wrong("no _id".into()))?;
+        let mut query = RawDocumentBuf::new();
+        query.append(cstr!("$eq"), id);
+        let mut literal = RawDocumentBuf::new();
+        literal.append(cstr!("$literal"), document);
+        let command = rawdoc! {
+            "update": collection,
+            "updates": [{"q": {"_id": query}, "u": [{"$replaceWith": literal}], "upsert": true}],
+            "bypassDocumentValidation": true,
+            "writeConcern": majority(),
+        };
+        let reply = self.write(db, &UPDATE_DATA, command, WRITE_LIMIT).await?;
+        match refused(&reply) {
+            None => Ok(()),
+            Some(why) => Err(self.failed(&UPDATE_DATA, format!("a document of {db}.{collection}: {why}"))),
+        }
     }
 
     async fn apply(&self, db: &str, need: &Need, entry: RawDocumentBuf) -> Result<()> {
