@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::StreamExt;
+use mongodb::options::SelectionCriteria;
 use mongodb::{Client, ClientSession};
 use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::PartId;
@@ -69,19 +70,32 @@ impl PartLink {
         command: Document,
     ) -> Result<(Vec<Document>, ClusterTime)> {
         let reply = self.run(database, need, command).await?;
+        Ok((self.only_batch(need, &reply)?, self.operation_time(need, &reply)?))
+    }
+
+    /// The same as [`first_batch`](Self::first_batch) from a member that need not be the primary.
+    pub(crate) async fn first_batch_of(
+        &self,
+        member: SelectionCriteria,
+        database: &str,
+        need: &Need,
+        command: Document,
+    ) -> Result<Vec<Document>> {
+        let reply = self.client.database(database).run_command(command).selection_criteria(member).await;
+        self.only_batch(need, &self.confirmed(need, reply)?)
+    }
+
+    fn only_batch(&self, need: &Need, reply: &Document) -> Result<Vec<Document>> {
         let wrong = |why: &str| self.not_understood(need, why);
         let cursor = reply.get_document("cursor").map_err(|_| wrong("it has no cursor"))?;
         if cursor.get_i64("id").is_ok_and(|id| id != 0) {
             return Err(wrong("it does not fit into one batch"));
         }
         let batch = cursor.get_array("firstBatch").map_err(|_| wrong("it has no firstBatch"))?;
-        let documents = batch
-            .iter()
-            .map(|item| {
-                item.as_document().cloned().ok_or_else(|| wrong("firstBatch holds something else than documents"))
-            })
-            .collect::<Result<_>>()?;
-        Ok((documents, self.operation_time(need, &reply)?))
+        let documents = batch.iter().map(|item| {
+            item.as_document().cloned().ok_or_else(|| wrong("firstBatch holds something else than documents"))
+        });
+        documents.collect()
     }
 
     /// All documents of a cursor of the primary.

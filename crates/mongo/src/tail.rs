@@ -2,20 +2,25 @@
 //!
 //! An entry that a majority has can not be rolled back, so what was read once stays true whichever
 //! member it is read from: secondaries are asked first, to spare the primary. But members' oplogs do not
-//! reach equally far back: that one begins later than it should says nothing of the others, and only the
-//! primary's decides.
+//! reach equally far back: that one begins later than it should says nothing of the others. So the primary
+//! is asked next, and if its oplog begins too late, every other member that bears data and is not hidden,
+//! each by its own address: entries are lost only if none that answers has them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use bson::{Bson, RawBsonRef, RawDocument, doc, rawdoc};
+use bson::{Bson, Document, RawBsonRef, RawDocument, doc, rawdoc};
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use mongodb::ServerInfo;
 use mongodb::error::Error;
-use mongodb::options::{CursorType, ReadPreference, ReadPreferenceOptions, SelectionCriteria};
+use mongodb::options::{CursorType, ReadPreference, ReadPreferenceOptions, SelectionCriteria, ServerAddress};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use stillpoint_core::stream::Position;
 use stillpoint_core::{ClusterTime, OpTime};
+use tokio::time::timeout;
 
-use crate::error::{MongoError, Result};
+use crate::error::{MongoError, Result, plain};
 use crate::part::{PartLink, cluster_time, hello, read_config, timestamp};
 use crate::privileges::{NOTHING, READ_OPLOG, READ_TRANSACTIONS, SEE_OPLOG_SIZE};
 
@@ -23,6 +28,9 @@ use crate::privileges::{NOTHING, READ_OPLOG, READ_TRANSACTIONS, SEE_OPLOG_SIZE};
 const AWAIT: Duration = Duration::from_millis(1_000);
 /// A member that is further behind is not read from: the least that MongoDB takes.
 const STALENESS: Duration = Duration::from_secs(90);
+/// For a member that is asked by its address, the driver's search for it included. Capture waits for the
+/// opening as a whole, so it must be well below that limit.
+const MEMBER: Duration = Duration::from_secs(8);
 /// More transactions than can be prepared at once; one more is an error, never one left out.
 const MOST_PREPARED: i64 = 100_000;
 
@@ -36,10 +44,17 @@ pub struct Tail {
 pub enum Opened<T, B> {
     /// The first entry of the batch is the one that was left off at, if one was.
     Tail(T, B),
-    /// The oplog begins after it.
-    RolledOver { oldest: OpTime },
+    /// The oplog begins after it on every member that answered. Those that did not may have it.
+    RolledOver { oldest: OpTime, away: Vec<Away> },
     /// The oplog reaches back to it, and it is not there: something else is, or nothing.
     Diverged { instead: OpTime },
+}
+
+/// A member whose oplog is not known, and why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Away {
+    pub member: String,
+    pub why: String,
 }
 
 /// Some entries, in the order of the oplog; none if there was nothing new for a moment.
@@ -143,38 +158,80 @@ impl PartLink {
 
     /// Reads the oplog from a position on.
     pub async fn tail(&self, position: Position) -> Result<Opened<Tail, Batch>> {
-        let from = match position {
-            Position::After(last) => last.time,
-            Position::At(time) => time,
-        };
-        let (tail, batch, first) = self.find_from(from, secondaries_first()).await?;
-        let is_there = first.is_some_and(|first| match position {
-            Position::After(last) => first == last,
-            Position::At(time) => first.time == time,
-        });
-        match is_there {
-            true => Ok(Opened::Tail(tail, batch)),
-            false => self.tail_of_primary(position, from).await,
+        let (tail, batch, first) = self.find_from(time_of(position), secondaries_first()).await?;
+        match first {
+            Some(first) if is_at(position, first) => Ok(Opened::Tail(tail, batch)),
+            _ => self.tail_of_any(position).await,
         }
     }
 
-    /// The same on the primary alone, and what its oplog begins with.
-    async fn tail_of_primary(&self, position: Position, from: ClusterTime) -> Result<Opened<Tail, Batch>> {
-        let elected = self.election().await?;
+    /// The same where each member answers for itself: the primary, and all others if its oplog begins too late.
+    async fn tail_of_any(&self, position: Position) -> Result<Opened<Tail, Batch>> {
+        let hello = hello(self).await?;
+        let elected = self.election_in(&hello)?;
         let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
-        let (tail, batch, first) = self.find_from(from, primary).await?;
-        // Asked after the first batch: what it holds was there, and nothing before it has gone since.
-        let oldest = self.oldest_entry().await?;
-        if self.election().await? != elected {
-            return Err(self.unreachable("another member became primary while the oplog was opened"));
+        let opened = self.tail_of(position, primary).await?;
+        self.still_elected(&elected).await?;
+        let Opened::RolledOver { oldest, .. } = opened else { return Ok(opened) };
+        let opened = self.tail_of_others(position, oldest, &others(&hello)).await;
+        // In an election members do not answer that do so a moment later.
+        self.still_elected(&elected).await?;
+        Ok(opened)
+    }
+
+    /// All at once, the first that has it; the primary's oldest entry is known to be too young.
+    async fn tail_of_others(&self, position: Position, oldest: OpTime, members: &[&str]) -> Opened<Tail, Batch> {
+        let ask = |member: &str| {
+            let (part, member) = (self.clone(), member.to_owned());
+            async move {
+                let answer = match ServerAddress::parse(&member) {
+                    Ok(address) => timeout(MEMBER, part.tail_of(position, only(address))).await,
+                    Err(e) => Ok(Err(part.unreachable(&plain(&e)))),
+                };
+                (member, answer)
+            }
+        };
+        let mut asked: FuturesUnordered<_> = members.iter().map(|member| ask(member)).collect();
+        let (mut oldest, mut away, mut diverged) = (oldest, Vec::new(), None);
+        while let Some((member, answer)) = asked.next().await {
+            let why = match answer {
+                Ok(Ok(opened @ Opened::Tail(..))) => return opened,
+                Ok(Ok(Opened::RolledOver { oldest: of_this, .. })) => {
+                    oldest = oldest.min(of_this);
+                    continue;
+                }
+                Ok(Ok(Opened::Diverged { instead })) => {
+                    diverged = Some(instead);
+                    continue;
+                }
+                Ok(Err(MongoError::Unreachable { why, .. })) => why,
+                Ok(Err(e)) => e.to_string(),
+                Err(_) => format!("it did not answer within {MEMBER:?}"),
+            };
+            away.push(Away { member, why });
         }
-        Ok(match (position, first) {
-            (Position::After(last), Some(first)) if first == last => Opened::Tail(tail, batch),
-            _ if oldest.time > from => Opened::RolledOver { oldest },
-            (Position::After(_), Some(instead)) => Opened::Diverged { instead },
-            (Position::At(_), Some(_)) => Opened::Tail(tail, batch),
-            (_, None) => return Err(self.unreachable("its primary has not yet what was read from another")),
-        })
+        away.sort_by(|a, b| a.member.cmp(&b.member));
+        match diverged {
+            Some(instead) => Opened::Diverged { instead },
+            None => Opened::RolledOver { oldest, away },
+        }
+    }
+
+    /// What one member has at a position, and what its oplog begins with if that is not there.
+    async fn tail_of(&self, position: Position, member: SelectionCriteria) -> Result<Opened<Tail, Batch>> {
+        let from = time_of(position);
+        let (tail, batch, first) = self.find_from(from, member.clone()).await?;
+        if first.is_some_and(|first| is_at(position, first)) {
+            return Ok(Opened::Tail(tail, batch));
+        }
+        // Asked after the first batch: what it holds was there, and nothing before it has gone since.
+        let oldest = self.end_of_oplog_of(member, 1).await?.ok_or_else(|| self.no_oldest())?;
+        match (position, first) {
+            _ if oldest.time > from => Ok(Opened::RolledOver { oldest, away: Vec::new() }),
+            (Position::After(_), Some(instead)) => Ok(Opened::Diverged { instead }),
+            (Position::At(_), Some(_)) => Ok(Opened::Tail(tail, batch)),
+            (_, None) => Err(self.unreachable("it has not yet what was read from another member")),
+        }
     }
 
     /// A tail from a time on, with its first batch and that one's first entry.
@@ -209,29 +266,46 @@ impl PartLink {
         Ok((tail, batch, first))
     }
 
-    /// Which election made the primary: no two have the same.
-    async fn election(&self) -> Result<Bson> {
-        let election = hello(self).await?.get("electionId").cloned();
+    /// Which election made the primary that said this hello: no two have the same.
+    fn election_in(&self, hello: &Document) -> Result<Bson> {
+        let election = hello.get("electionId").cloned();
         election.ok_or_else(|| self.not_understood(&NOTHING, "it has no electionId"))
+    }
+
+    /// What was asked of the primary since was asked of that one.
+    async fn still_elected(&self, elected: &Bson) -> Result<()> {
+        if self.election_in(&hello(self).await?)? != *elected {
+            return Err(self.unreachable("another member became primary while the oplog was opened"));
+        }
+        Ok(())
     }
 
     fn unreachable(&self, why: &str) -> MongoError {
         MongoError::Unreachable { part: self.id.to_string(), why: why.into() }
     }
 
-    /// The oldest entry of the oplog.
+    /// The oldest entry of the primary's oplog.
     async fn oldest_entry(&self) -> Result<OpTime> {
-        let oldest = self.end_of_oplog(1).await?;
-        oldest.ok_or_else(|| self.not_understood(&READ_OPLOG, "the oplog's first entry has no ts"))
+        self.end_of_oplog(1).await?.ok_or_else(|| self.no_oldest())
     }
 
-    /// The entry at one end of the oplog, majority-committed: the oldest with direction 1, the newest with -1.
+    fn no_oldest(&self) -> MongoError {
+        self.not_understood(&READ_OPLOG, "the oplog's first entry has no ts")
+    }
+
+    /// The entry at one end of the primary's oplog, majority-committed: the oldest with direction 1, the newest
+    /// with -1.
     pub(crate) async fn end_of_oplog(&self, direction: i32) -> Result<Option<OpTime>> {
+        self.end_of_oplog_of(SelectionCriteria::ReadPreference(ReadPreference::Primary), direction).await
+    }
+
+    /// The same of any member.
+    async fn end_of_oplog_of(&self, member: SelectionCriteria, direction: i32) -> Result<Option<OpTime>> {
         let command = doc! {
             "find": "oplog.rs", "sort": {"$natural": direction}, "projection": {"ts": 1, "t": 1}, "limit": 1,
             "singleBatch": true, "readConcern": {"level": "majority"}, "maxTimeMS": 10_000,
         };
-        let found = self.first_batch("local", &READ_OPLOG, command).await?;
+        let found = self.first_batch_of(member, "local", &READ_OPLOG, command).await?;
         Ok(found.first().and_then(|entry| bson::serialize_to_vec(entry).ok()).and_then(|entry| optime(&entry)))
     }
 
@@ -263,6 +337,34 @@ impl Tail {
             None => Err(self.part.unreachable("the server closed the cursor on its oplog")),
         }
     }
+}
+
+/// The time from which on a position's entries are.
+fn time_of(position: Position) -> ClusterTime {
+    match position {
+        Position::After(last) => last.time,
+        Position::At(time) => time,
+    }
+}
+
+/// Whether an entry is the one that a position names.
+fn is_at(position: Position, entry: OpTime) -> bool {
+    match position {
+        Position::After(last) => entry == last,
+        Position::At(time) => entry.time == time,
+    }
+}
+
+/// The members that bear data and are not hidden, as the primary names them, without itself.
+fn others(hello: &Document) -> Vec<&str> {
+    let primary = hello.get_str("me").ok();
+    let listed = ["hosts", "passives"].into_iter().filter_map(|list| hello.get_array(list).ok()).flatten();
+    listed.filter_map(Bson::as_str).filter(|member| Some(*member) != primary).collect()
+}
+
+/// The member with this address, primary or not.
+fn only(address: ServerAddress) -> SelectionCriteria {
+    SelectionCriteria::Predicate(Arc::new(move |server: &ServerInfo| *server.address() == address))
 }
 
 /// The `ts` and `t` of an entry.

@@ -88,6 +88,23 @@ pub enum Command {
         #[arg(long, value_name = "JSON")]
         id: Option<String>,
     },
+    /// Compare two points in time of a cluster, from what is stored: which collections came, went, were renamed,
+    /// have other options or indexes, and how many documents were added, removed, changed.
+    Diff {
+        #[command(flatten)]
+        point: PointArgs,
+        #[command(flatten)]
+        to: ToArgs,
+        /// A shard, by name, or `config` for the config servers; repeat it for more. All without it.
+        #[arg(long = "part", value_name = "NAME")]
+        parts: Vec<String>,
+        /// A database, or a collection as DB.COLLECTION, by its name then or now; repeat it for more. All without it.
+        #[arg(long, value_name = "NS")]
+        only: Vec<String>,
+        /// Print the _id of each document that was added (+), removed (-) or changed (~) as a line of extended JSON.
+        #[arg(long)]
+        documents: bool,
+    },
     /// Restore the data at a point in time into another, empty cluster or replica set.
     Restore(RestoreArgs),
     /// Restores that were asked for, over the API too.
@@ -267,15 +284,43 @@ pub struct OfCluster {
 pub struct PointArgs {
     #[command(flatten)]
     pub of: OfCluster,
+    #[command(flatten)]
+    pub time: TimeArgs,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+#[group(id = "time", required = true, multiple = false)]
+pub struct TimeArgs {
     /// What a checkpoint restores to.
-    #[arg(long, value_name = "ID", group = "time", required_unless_present_any = ["snapshot", "at"])]
+    #[arg(long, value_name = "ID")]
     pub checkpoint: Option<CheckpointId>,
     /// What a snapshot is of.
-    #[arg(long, value_name = "ID", group = "time")]
+    #[arg(long, value_name = "ID")]
     pub snapshot: Option<SnapshotId>,
     /// Any time that is stored: 2026-11-24T08:00:00Z, or SECONDS:INCREMENT for a cluster time.
-    #[arg(long, value_name = "TIME", group = "time")]
+    #[arg(long, value_name = "TIME")]
     pub at: Option<At>,
+}
+
+/// The point in time that another is compared with.
+#[derive(Debug, Clone, Copy, Args)]
+#[group(id = "to", required = true, multiple = false)]
+pub struct ToArgs {
+    /// What a checkpoint restores to, to compare with.
+    #[arg(long, value_name = "ID")]
+    to_checkpoint: Option<CheckpointId>,
+    /// What a snapshot is of, to compare with.
+    #[arg(long, value_name = "ID")]
+    to_snapshot: Option<SnapshotId>,
+    /// Any time that is stored, to compare with.
+    #[arg(long, value_name = "TIME")]
+    to_at: Option<At>,
+}
+
+impl ToArgs {
+    pub fn time(self) -> TimeArgs {
+        TimeArgs { checkpoint: self.to_checkpoint, snapshot: self.to_snapshot, at: self.to_at }
+    }
 }
 
 /// A cluster time, or a date: what was written before it.

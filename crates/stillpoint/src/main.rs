@@ -77,6 +77,9 @@ async fn run(cli: Cli) -> Result<(), CliError> {
                     commands::export::run(&config, &output, point, parts, only, out, archive).await
                 }
                 Command::Cat { point, parts, ns, id } => commands::cat::run(&config, point, parts, ns, id).await,
+                Command::Diff { point, to, parts, only, documents } => {
+                    commands::diff::run(&config, &output, point, to, parts, only, documents).await
+                }
                 Command::Restore(args) => commands::restore::run(&config, &output, args).await,
                 Command::RestoreJob(command) => commands::restore_job::run(&config, &output, command).await,
                 Command::Oplog(command) => commands::oplog::run(&config, &output, command).await,

@@ -18,7 +18,7 @@ use stillpoint_core::coverage::whole_until;
 use stillpoint_core::stream::{BlobId, Gap, GapCause, Position, Segment, Stream};
 use stillpoint_core::{ClusterTime, OpTime};
 use stillpoint_mongo::MongoError;
-use stillpoint_mongo::tail::Opened;
+use stillpoint_mongo::tail::{Away, Opened};
 use stillpoint_vault::VaultError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -220,9 +220,9 @@ impl<S: Source, B: Blobs, L: Ledger> PartCapture<S, B, L> {
                     Opened::Tail(tail, first) => {
                         return Pump::new(self, &stream, last, tail, first);
                     }
-                    Opened::RolledOver { oldest } if !anew => {
+                    Opened::RolledOver { oldest, away } if !anew => {
                         let after = stored_until(&stream, last.as_ref());
-                        let detail = rolled_over(after, oldest);
+                        let detail = rolled_over(after, oldest, &away);
                         let broken = Broken { before: &stream, after, cause: GapCause::RolledOver, detail };
                         stream = self.begin(Some(broken)).await?;
                     }
@@ -338,10 +338,18 @@ pub(super) fn stored_until(stream: &Stream, last: Option<&Segment>) -> ClusterTi
     last.map_or_else(|| stream.complete_from.before(), whole_until)
 }
 
-fn rolled_over(after: ClusterTime, oldest: OpTime) -> String {
+fn rolled_over(after: ClusterTime, oldest: OpTime, away: &[Away]) -> String {
+    let away: Vec<_> = away.iter().map(|Away { member, why }| format!("{member} ({why})")).collect();
+    let (everywhere, perhaps) = match &away[..] {
+        [] => ("", String::new()),
+        some => (
+            " on every member that answered",
+            format!(". What is missing may have been on {}, which could not be asked", some.join(", ")),
+        ),
+    };
     format!(
-        "stored up to {after}, but the oplog began at {oldest} when it was read again: make the oplog larger \
-         (replSetResizeOplog), or keep the server running"
+        "stored up to {after}, but the oplog began at {oldest}{everywhere} when it was read again: make the oplog larger \
+         (replSetResizeOplog), or keep the server running{perhaps}"
     )
 }
 

@@ -347,7 +347,7 @@ impl Source for World {
             };
             let oldest = state.oplog[state.truncated].0;
             if oldest.time > from {
-                return Ok(Opened::RolledOver { oldest });
+                return Ok(Opened::RolledOver { oldest, away: Vec::new() });
             }
             let index = state.oplog.partition_point(|(at, _)| at.time < from);
             if index >= state.committed {

@@ -68,6 +68,10 @@ pub enum SnapshotError {
     #[error("the transactions of the stored oplog: {0}")]
     Transactions(#[from] TransactionError),
 
+    /// Of the two times that are compared.
+    #[error("{part} as of {time}: {why}")]
+    Side { part: PartId, time: ClusterTime, why: Box<SnapshotError> },
+
     #[error("the server is stopping")]
     Stopped,
 }
@@ -90,6 +94,7 @@ impl SnapshotError {
             | SnapshotError::TooSlow { .. }
             | SnapshotError::CutOff(_)
             | SnapshotError::NoPart(_) => true,
+            SnapshotError::Side { why, .. } => why.is_lasting(),
             SnapshotError::Mongo(why) | SnapshotError::Read(ReadError::Mongo(why)) => why.is_lasting(),
             SnapshotError::Catalog(_)
             | SnapshotError::Read(_)

@@ -10,6 +10,7 @@
 //! - [`state`]: a part's data at a time, for whoever wants it
 //! - [`make`]: a snapshot out of that
 //! - [`verify`]: whether that is what the cluster itself says
+//! - [`diff`]: what has changed from one time to another
 //! - [`watch`]: each checkpoint is verified as soon as it can be
 //! - [`export`], [`dump`], [`find`]: as files; as one archive; one collection or document of it
 //! - [`check`]: whether all that is stored is whole
@@ -17,6 +18,7 @@
 //! - [`pack`], [`unpack`]: chunks into the vault, and out of it
 
 pub mod check;
+pub mod diff;
 pub mod dump;
 mod error;
 pub mod export;

@@ -54,6 +54,9 @@ pub trait Sink {
         Ok(false)
     }
 
+    /// A chunk that was not taken, or that has changed, is read.
+    fn read(&mut self, _chunk: &Reference) {}
+
     fn document(&mut self, key: &[u8], document: &RawDocument) -> Result<(), SnapshotError>;
 
     fn end(&mut self) -> Result<(), SnapshotError>;
@@ -275,12 +278,17 @@ impl Pouring {
             let is_after = |key: &Vec<u8>| this.entry.last.whole().is_some_and(|last| last < &key[..]);
             let stands =
                 stands && change.as_ref().is_none_or(is_after) && sink.chunk(&this, change.as_deref().or(limit))?;
-            let documents = if stands { None } else { Some(self.packs.chunk(&this)?) };
+            let documents = if stands { None } else { Some(self.read(&this, sink)?) };
             if documents.is_some() || change.is_some() {
                 self.merge(of, documents, limit, sink)?;
             }
         }
         Ok(())
+    }
+
+    fn read(&mut self, chunk: &Reference, sink: &mut dyn Sink) -> Result<Bytes, SnapshotError> {
+        sink.read(chunk);
+        self.packs.chunk(chunk)
     }
 
     fn first_key(&mut self, chunk: &Reference) -> Result<Vec<u8>, SnapshotError> {
@@ -337,7 +345,7 @@ impl Pouring {
             if !changed && sink.chunk(&chunk, None)? {
                 continue;
             }
-            let documents = self.packs.chunk(&chunk)?;
+            let documents = self.read(&chunk, sink)?;
             for stored in stored(&documents) {
                 let Stored { document, .. } = stored.map_err(|why| why.of(&self.part))?;
                 self.look()?;

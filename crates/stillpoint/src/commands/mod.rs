@@ -5,6 +5,7 @@ pub mod cat;
 pub mod checkpoint;
 pub mod cluster;
 pub mod credential;
+pub mod diff;
 pub mod doctor;
 pub mod export;
 pub mod oplog;

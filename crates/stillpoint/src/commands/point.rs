@@ -1,5 +1,6 @@
 //! The point in time that a command is about, and what is stored of it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use stillpoint_core::snapshot::Data;
 use stillpoint_engine::snapshots::Archive;
 
 use super::part_name;
-use crate::cli::PointArgs;
+use crate::cli::{OfCluster, PointArgs, TimeArgs, ToArgs};
 use crate::config::Config;
 use crate::context::{now, of_cluster, open_catalog, open_vault};
 use crate::error::CliError;
@@ -25,36 +26,53 @@ pub struct Point {
     pub archive: Archive,
     pub catalog: Arc<dyn Catalog>,
     /// What each part goes on from.
-    pub parts: Vec<(PartId, Data)>,
+    pub parts: Parts,
 }
 
-impl Point {
-    /// Opens it; refused with the reason if it cannot be restored, or with `only`, that part of it.
-    pub async fn open(config: &Config, args: &PointArgs, only: &[String]) -> Result<Point, CliError> {
+/// What is stored of a cluster, and how its user calls it.
+struct Stored {
+    cluster: Cluster,
+    archive: Archive,
+    catalog: Arc<dyn Catalog>,
+    /// Completes `stillpoint checkpoint list`.
+    of: String,
+}
+
+/// What each part goes on from to a time.
+type Parts = Vec<(PartId, Data)>;
+
+impl Stored {
+    async fn open(config: &Config, of: &OfCluster) -> Result<Stored, CliError> {
         let catalog = open_catalog(config)?;
-        let (project, cluster) = of_cluster(&*catalog, &args.of).await?;
+        let (project, cluster) = of_cluster(&*catalog, of).await?;
         let vault = open_vault(config, &*catalog).await?;
         let room = config.snapshots()?.room;
         let archive = Archive::open(catalog.clone(), vault, Arc::new(now), cluster.id, room).await?;
-        let list = |what: &str| format!("{what} list --project {} --cluster {}", project.name, cluster.name);
+        let of = format!("--project {} --cluster {}", project.name, cluster.name);
+        Ok(Stored { cluster, archive, catalog, of })
+    }
+
+    /// The time that is named, and the parts that the cluster had then.
+    async fn named(&self, args: &TimeArgs) -> Result<(ClusterTime, Vec<PartId>), CliError> {
+        let list = |what: &str| format!("{what} list {}", self.of);
         let missing = |kind, name: String| CliError::NotFound { kind, name, list: list(kind) };
         let no_time = |what: String| CliError::Failed(format!("{what} has no time to go back to: it did not complete"));
-        let (time, mut parts) = match (args.checkpoint, args.snapshot, args.at) {
+        let (time, parts) = match (args.checkpoint, args.snapshot, args.at) {
             (Some(id), ..) => {
-                let found = catalog.checkpoint(cluster.id, id).await?;
+                let found = self.catalog.checkpoint(self.cluster.id, id).await?;
                 let found = found.ok_or_else(|| missing("checkpoint", id.to_string()))?;
                 let time = found.cut.filter(|_| found.completed().is_some());
                 let time = time.ok_or_else(|| no_time(format!("checkpoint {id}")))?;
                 (time, found.parts.into_iter().map(|part| part.id).collect())
             }
             (_, Some(id), _) => {
-                let found = catalog.snapshot(cluster.id, id).await?;
+                let found = self.catalog.snapshot(self.cluster.id, id).await?;
                 let found = found.ok_or_else(|| missing("snapshot", id.to_string()))?;
                 let time = found.cut.filter(|_| found.is_complete());
                 let time = time.ok_or_else(|| no_time(format!("snapshot {id}")))?;
                 (time, found.parts.into_iter().map(|part| part.id).collect())
             }
-            (_, _, Some(at)) => (at.0, archive.parts(at.0)),
+            (_, _, Some(at)) => (at.0, self.archive.parts(at.0)),
             // The grammar asks for one of them.
             _ => return Err(CliError::Usage("name a checkpoint, a snapshot or a time".into())),
         };
@@ -64,18 +82,30 @@ impl Point {
                 "no snapshot is as of {time} or before; `stillpoint {list}` lists them"
             )));
         }
+        Ok((time, parts))
+    }
+
+    /// Refused if the cluster has none of such a name.
+    fn check(&self, only: &[String], parts: &[PartId]) -> Result<(), CliError> {
         if let Some(unknown) = only.iter().find(|name| !parts.iter().any(|part| part_name(part) == name.as_str())) {
             let there: Vec<_> = parts.iter().map(part_name).collect();
             return Err(CliError::Failed(format!(
                 "{} has no part {unknown:?}; it has {}",
-                cluster.name,
+                self.cluster.name,
                 there.join(", ")
             )));
         }
-        parts.retain(|part: &PartId| only.is_empty() || only.iter().any(|name| part_name(part) == name.as_str()));
+        Ok(())
+    }
+
+    /// What is stored of those that are wanted; refused with the reason if one cannot be restored.
+    fn bases(&self, time: ClusterTime, parts: Vec<PartId>, only: &[String]) -> Result<Parts, CliError> {
         let (mut found, mut obstacles) = (Vec::new(), Vec::new());
         for part in parts {
-            match archive.base(&part, time) {
+            if !only.is_empty() && !only.iter().any(|name| part_name(&part) == name.as_str()) {
+                continue;
+            }
+            match self.archive.base(&part, time) {
                 Ok(base) => found.push((part, base)),
                 Err(why) => obstacles.extend(why),
             }
@@ -84,7 +114,48 @@ impl Point {
             let why: Vec<_> = obstacles.iter().map(Obstacle::to_string).collect();
             return Err(CliError::Failed(format!("{time} cannot be restored: {}", why.join(" "))));
         }
-        Ok(Point { cluster, time, archive, catalog, parts: found })
+        Ok(found)
+    }
+}
+
+impl Point {
+    /// Opens it; refused with the reason if it cannot be restored, or with `only`, that part of it.
+    pub async fn open(config: &Config, args: &PointArgs, only: &[String]) -> Result<Point, CliError> {
+        let stored = Stored::open(config, &args.of).await?;
+        let (time, parts) = stored.named(&args.time).await?;
+        stored.check(only, &parts)?;
+        let parts = stored.bases(time, parts, only)?;
+        let Stored { cluster, archive, catalog, .. } = stored;
+        Ok(Point { cluster, time, archive, catalog, parts })
+    }
+}
+
+/// Two points in time of one cluster that can be read.
+pub struct Points {
+    pub archive: Archive,
+    pub from: ClusterTime,
+    pub to: ClusterTime,
+    /// By their names; what each goes on from to both times, if it was there.
+    pub parts: BTreeMap<PartId, [Option<Data>; 2]>,
+}
+
+impl Points {
+    /// Opens both, as [`Point::open`] does one. A part need not have been there at both.
+    pub async fn open(config: &Config, args: &PointArgs, to: &ToArgs, only: &[String]) -> Result<Points, CliError> {
+        let stored = Stored::open(config, &args.of).await?;
+        let (from, was) = stored.named(&args.time).await?;
+        let (to, is) = stored.named(&to.time()).await?;
+        let mut all = [was.clone(), is.clone()].concat();
+        all.sort();
+        all.dedup();
+        stored.check(only, &all)?;
+        let mut parts: BTreeMap<PartId, [Option<Data>; 2]> = BTreeMap::new();
+        for (side, time, there) in [(0, from, was), (1, to, is)] {
+            for (part, base) in stored.bases(time, there, only)? {
+                parts.entry(part).or_default()[side] = Some(base);
+            }
+        }
+        Ok(Points { archive: stored.archive, from, to, parts })
     }
 }
 

@@ -49,7 +49,7 @@ pub async fn run(config: &Config, output: &Output, args: RestoreArgs) -> Result<
         state: State::Queued,
         requested: now(),
         ended: None,
-        point: match (args.point.checkpoint, args.point.snapshot) {
+        point: match (args.point.time.checkpoint, args.point.time.snapshot) {
             (Some(id), _) => Asked::Checkpoint(id),
             (_, Some(id)) => Asked::Snapshot(id),
             _ => Asked::Time(point.time),

@@ -30,6 +30,7 @@ fn every_command_says_what_it_does() {
         ("cluster list", "List a project's clusters"),
         ("cluster show", "Show a cluster and its parts"),
         ("cluster remove", "Forget a cluster"),
+        ("diff", "Compare two points in time"),
         ("checkpoint", "Checkpoints of a cluster"),
         ("checkpoint take", "Take a checkpoint now"),
         ("checkpoint list", "newest first"),
@@ -81,6 +82,13 @@ fn wrong_use_ends_with_2_and_says_how() {
         (vec!["snapshot", "show", "-p", "p", "-c", "c", "not-an-id"], "24 hexadecimal digits"),
         (vec!["doctor", "--project", "p"], "--cluster"),
         (vec!["oplog", "export", "-p", "p", "-c", "c"], "--part"),
+        (vec!["verify", "-p", "p", "-c", "c"], "--checkpoint <ID>|--snapshot <ID>|--at <TIME>"),
+        (
+            vec!["verify", "-p", "p", "-c", "c", "--at", "7:1", "--snapshot", "6a0000000000000000000000"],
+            "cannot be used",
+        ),
+        (vec!["diff", "-p", "p", "-c", "c", "--at", "7:1"], "--to-checkpoint <ID>|--to-snapshot <ID>|--to-at <TIME>"),
+        (vec!["diff", "-p", "p", "-c", "c", "--to-at", "7:1"], "--checkpoint <ID>|--snapshot <ID>|--at <TIME>"),
         (vec!["vault", "rotate-key"], "--new-key-file"),
         (vec!["vault", "check", "-c", "c"], "--project"),
     ] {

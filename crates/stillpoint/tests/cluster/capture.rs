@@ -173,7 +173,7 @@ async fn opened(part: &PartLink, position: Position) -> Result<ClusterTime, Stri
     let open = || async { part.tail(position).await.ok() };
     match until(SOON, open).await.expect("the oplog cannot be opened") {
         Opened::Tail(_, batch) => Ok(Entry::read(batch.entries().next().unwrap().unwrap()).unwrap().at.time),
-        Opened::RolledOver { oldest } => Err(format!("rolled over, it begins at {oldest}")),
+        Opened::RolledOver { oldest, away } => Err(format!("rolled over, it begins at {oldest}; away: {away:?}")),
         Opened::Diverged { instead } => Err(format!("diverged, there is {instead}")),
     }
 }
@@ -213,6 +213,44 @@ async fn an_oplog_is_captured_though_it_begins_later_on_some_members() {
         let found = || async { opened(&part, position).await.ok() };
         assert_eq!(until(SOON, found).await, Some(stored.time), "{position:?}");
     }
+}
+
+/// The driver takes any secondary, and one of the two has begun anew, as the primary has.
+#[tokio::test]
+async fn an_oplog_is_captured_though_only_one_of_two_secondaries_reaches_back() {
+    let lab = Lab::builder().shards(1).members(3).start().await.unwrap();
+    let (mut server, vault) = server_of(&lab).await;
+    until_stored(&lab, &server, &shard(0), SOON).await;
+    server.stop().await;
+    let set = lab.shard(0);
+    let stored = server.catalog().last_segment(server.cluster(), &shard(0)).await.unwrap().unwrap().last;
+    note(set, "while no server runs").await;
+    let old = set.primary().await.unwrap();
+    for member in (0..3).filter(|member| *member != old) {
+        set.resync(member).await.unwrap();
+    }
+    set.step_down().await.unwrap();
+    set.wait_for_all(SOON).await.unwrap();
+    let part = link_of(&lab).await;
+    // Every time: one of two is right half of the time.
+    for round in 0..20 {
+        for position in [Position::At(stored.time), Position::After(stored)] {
+            assert_eq!(opened(&part, position).await, Ok(stored.time), "{position:?}, {round}");
+        }
+    }
+
+    // While it is away nobody knows what it has, and the gap says so.
+    let address = set.endpoint().addresses[old].clone();
+    set.kill(old).await.unwrap();
+    set.wait_for_primary(SOON).await.unwrap();
+    server.serve(None).await;
+    server.complete().await;
+    let gaps = server.gaps().await;
+    let [gap] = &gaps[..] else { panic!("{gaps:?}") };
+    assert_eq!((&gap.part, gap.cause), (&shard(0), GapCause::RolledOver));
+    assert!(gap.detail.contains(&format!("may have been on {address} (")), "{}", gap.detail);
+    set.restart(old).await.unwrap();
+    assert_all(&lab, &server, &vault, SOON).await;
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod capture;
 mod captured;
 mod clocks;
 mod crashes;
+mod diff;
 mod elections;
 mod late_stop;
 mod loads;

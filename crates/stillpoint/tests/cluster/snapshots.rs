@@ -303,7 +303,7 @@ async fn each_checkpoint_is_verified_by_itself_if_the_operator_wants_that() {
 }
 
 /// The packs of a part, by their paths.
-fn packs(server: &Server, part: &str) -> Vec<std::path::PathBuf> {
+pub fn packs(server: &Server, part: &str) -> Vec<std::path::PathBuf> {
     let folder = server.folder().join("vault/snapshot").join(server.cluster().to_string()).join(part);
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let mut packs: Vec<_> = files.filter(|path| path.to_str().unwrap().contains("/pack-")).collect();
