@@ -88,6 +88,7 @@ fn without_a_server(operator: &Operator) {
             "capture",
             "gaps",
             "snapshots",
+            "restores",
             "attention"
         ]
     );

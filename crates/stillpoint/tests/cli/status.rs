@@ -2,8 +2,9 @@
 
 use serde_json::json;
 use stillpoint_core::checkpoint::{Checkpoint, Failure, Found, Part, PartId, PutBack, Reason, Released, State, Token};
+use stillpoint_core::restore::{self, Restore};
 use stillpoint_core::snapshot::{self, Snapshot};
-use stillpoint_core::{CheckpointId, ClusterTime, SnapshotId};
+use stillpoint_core::{CheckpointId, ClusterTime, RestoreId, SnapshotId};
 
 use crate::support::{Operator, Store, ago, shard};
 
@@ -75,6 +76,43 @@ async fn what_needs_attention_ends_a_monitors_check_with_1() {
     store.catalog.note_damage(store.cluster.id, snapshot.id, Some("a pack is missing")).await.unwrap();
     needs("is damaged: a pack is missing");
     store.catalog.delete_snapshot(store.cluster.id, snapshot.id, ago(0)).await.unwrap();
+    operator.run(&STATUS).ok();
+
+    let restore = Restore {
+        id: RestoreId::new(ago(9), 9),
+        cluster: store.cluster.id,
+        state: restore::State::Queued,
+        requested: ago(9),
+        ended: None,
+        point: restore::Point::Time(ClusterTime::new(25, 1)),
+        time: ClusterTime::new(25, 1),
+        target: restore::Target::Hosts("other".into()),
+        options: restore::Options::default(),
+        parts: Vec::new(),
+        told: false,
+        cancelled: false,
+        failure: None,
+        trouble: Some("the target does not answer".into()),
+        verification: None,
+    };
+    let uri = "mongodb://other".to_owned().into();
+    store.catalog.queue_restore(&restore, Some(&uri)).await.unwrap();
+    needs("is in trouble: the target does not answer");
+    assert!(operator.run(&["status"]).stdout.contains(" to 25:1 is QUEUED"));
+    store.catalog.cancel_restore(store.cluster.id, restore.id, ago(8)).await.unwrap();
+    operator.run(&STATUS).ok();
+    let broken = Restore {
+        id: RestoreId::new(ago(7), 7),
+        state: restore::State::Broken,
+        ended: Some(ago(7)),
+        trouble: None,
+        failure: Some("its disk is full".into()),
+        ..restore.clone()
+    };
+    store.catalog.queue_restore(&broken, None).await.unwrap();
+    needs("is broken: its disk is full");
+    let another = Restore { id: RestoreId::new(ago(6), 6), trouble: None, requested: ago(6), ..restore };
+    store.catalog.queue_restore(&another, Some(&uri)).await.unwrap();
     operator.run(&STATUS).ok();
 
     let queued = Checkpoint::queued(CheckpointId::new(ago(9), 9), store.cluster.id, ago(9));

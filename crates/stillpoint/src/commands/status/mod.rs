@@ -1,6 +1,7 @@
 //! `stillpoint status`
 
 mod capture;
+mod restores;
 mod snapshots;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use stillpoint_core::checkpoint::{Checkpoint, PutBack, State};
 use stillpoint_core::schedule::next_due;
 
 use capture::Standing;
+use restores::Restores;
 use snapshots::Snapshots;
 
 use crate::config::Config;
@@ -32,6 +34,7 @@ struct Row {
     failed: Option<Checkpoint>,
     standing: Standing,
     snapshots: Snapshots,
+    restores: Restores,
 }
 
 /// With `check` it fails if anything needs attention.
@@ -73,6 +76,7 @@ impl Row {
         }
         all.extend(self.standing.attention(self.server.as_ref().map(|_| self.cluster.created)));
         all.extend(self.snapshots.attention());
+        all.extend(self.restores.attention());
         all
     }
 }
@@ -89,11 +93,13 @@ async fn look(config: &Config, catalog: &dyn Catalog, project: Project, cluster:
     let failed = ended.filter(|checkpoint| checkpoint.state == State::Failed).cloned();
     let standing = capture::look(catalog, &cluster).await?;
     let snapshots = snapshots::look(catalog, &cluster, &recent).await?;
+    let restores = restores::look(catalog, &cluster).await?;
     Ok(Row {
         history_lost,
         failed,
         standing,
         snapshots,
+        restores,
         project,
         cluster,
         server: lease.map(|lease| lease.lease.holder),
@@ -136,6 +142,7 @@ fn document(row: &Row) -> Value {
         "capture": capture,
         "gaps": gaps,
         "snapshots": row.snapshots.document(),
+        "restores": row.restores.document(),
         "attention": row.attention(),
     })
 }
@@ -167,8 +174,9 @@ fn text(rows: &[Row]) -> String {
             let standing: Vec<_> = standing.into_iter().map(|line| format!("{name}: {line}")).collect();
             lines.push(format!("\n{}", standing.join("\n")));
         }
-        let snapshots: Vec<_> = row.snapshots.lines().into_iter().map(|line| format!("{name}: {line}")).collect();
-        lines.push(format!("\n{}", snapshots.join("\n")));
+        let told = row.snapshots.lines().into_iter().chain(row.restores.lines());
+        let told: Vec<_> = told.map(|line| format!("{name}: {line}")).collect();
+        lines.push(format!("\n{}", told.join("\n")));
         if let Some(lost) = &row.history_lost {
             let was = lost.found.as_ref().map(|found| found.settings.as_str()).unwrap_or_default();
             lines.push(format!(
