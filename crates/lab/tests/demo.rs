@@ -12,7 +12,8 @@ use stillpoint_lab::process;
 
 /// Every process of one demo has it in its environment.
 const MARK: &str = "STILLPOINT_LAB_TEST";
-const LIMIT: Duration = Duration::from_secs(120);
+/// Two of them at once, each with two clusters, on a debug build.
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// The product's binary beside the demo's, built if it is not there yet.
 fn product() -> Result<PathBuf> {
