@@ -17,6 +17,7 @@ use stillpoint_engine::snapshots::find::Finder;
 use stillpoint_engine::snapshots::state::Room;
 use stillpoint_engine::snapshots::verify::{compare, stored};
 use stillpoint_engine::snapshots::{Archive, SnapshotError, blocking};
+use stillpoint_engine::stored::Check;
 use stillpoint_lab::Lab;
 use stillpoint_lab::wait::until;
 use stillpoint_mongo::ClusterLink;
@@ -72,12 +73,20 @@ async fn money(archive: &Archive, part: &PartId, checkpoint: &Checkpoint) -> i64
     counted.await.unwrap()
 }
 
-/// Counts the money at each completed checkpoint, and compares the last with the cluster; how many there were.
-pub async fn count(lab: &Lab, server: &Server, vault: &Vault, records: &[Checkpoint], total: i64) -> usize {
-    // What a fault of the vault made look damaged is whole.
+/// Reads everything: what a fault of the vault made look damaged is whole, and is no longer said to be damaged.
+pub async fn is_whole(server: &Server, vault: &Vault) {
     let catalog = Arc::new(server.catalog());
+    let segments = Check { catalog: catalog.clone(), vault: Arc::new(vault.clone()), clock: Arc::new(now) };
+    let report = segments.run(None, |_| ()).await.unwrap();
+    assert!(report.is_whole(), "{report:?}");
+    report.mended.iter().for_each(|(_, gap)| eprintln!("looked damaged, and is whole: {gap}"));
     let checked = check(&*catalog, vault, None, |_| ()).await.unwrap();
     assert!(checked.damaged.is_empty(), "{checked:?}");
+}
+
+/// Counts the money at each completed checkpoint, and compares the last with the cluster; how many there were.
+pub async fn count(lab: &Lab, server: &Server, vault: &Vault, records: &[Checkpoint], total: i64) -> usize {
+    let catalog = Arc::new(server.catalog());
     for snapshot in settled(server).await {
         if snapshot.state == snapshot::State::Failed {
             eprintln!("snapshot {} failed: {:?}", snapshot.id, snapshot.failure);

@@ -97,7 +97,9 @@ async fn whatever_fails_meanwhile_what_is_stored_is_the_oplogs() {
     let last = server.complete().await;
     let vault = Vault::open(&options, None).await.unwrap();
     let captured = assert_all(&lab, &server, &vault, SETTLE).await;
-    assert!(server.gaps().await.is_empty());
+    // A read that met wrong bytes noted a gap, which is there until all is read again.
+    bank::is_whole(&server, &vault).await;
+    assert_eq!(server.gaps().await, []);
     let records = server.records().await;
     assert!(records.iter().any(|record| record.id == last.id));
     let completed: Vec<_> = records.iter().filter(|record| record.state == State::Completed).collect();
