@@ -1,7 +1,7 @@
 //! Whether the target has what was written into it: every collection, its options and indexes, and a digest of
 //! its documents.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use stillpoint_core::verification::PartVerification;
 use stillpoint_fold::gather::is_derived;
@@ -36,7 +36,7 @@ pub async fn compare(
     let time = trying.again(|| link.committed()).await?;
     let there: BTreeMap<_, _> = listed(&trying.again(|| link.catalogue_now()).await?)?
         .into_iter()
-        .filter(|(_, one)| !is_derived(&one.ns) && naming.writes(one.ns.split('.').next().unwrap_or_default()))
+        .filter(|(_, one)| !is_derived(&one.ns) && naming.writes(&one.ns))
         .collect();
     for (_, missing) in written.iter().filter(|(uuid, _)| !there.contains_key(uuid)) {
         result.different.add(&missing.collection.ns, "it was written, and the target does not have it");
@@ -80,10 +80,6 @@ pub async fn compare_definitions(
     written: &BTreeMap<Uuid, Written>,
 ) -> Result<Option<String>, RestoreError> {
     let there: BTreeMap<_, Collection> = listed(&link.catalogue_now().await?)?.into_iter().collect();
-    let names: BTreeSet<_> = written
-        .iter()
-        .filter(|(uuid, written)| there.get(uuid) != Some(&written.collection))
-        .map(|(_, written)| written.collection.ns.as_str())
-        .collect();
-    Ok(names.first().map(|ns| (*ns).to_owned()))
+    let differing = written.iter().filter(|(uuid, written)| there.get(uuid) != Some(&written.collection));
+    Ok(differing.map(|(_, written)| written.collection.ns.clone()).min())
 }

@@ -1,7 +1,7 @@
 //! What a restore of a point in time would have written, without writing it: to be compared with a target that was
 //! restored before, or by other means.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,16 +10,15 @@ use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::restore::Options;
 use stillpoint_core::verification::{PartVerification, Verification};
-use stillpoint_fold::ownership::Ownership;
 use stillpoint_fold::{Collection, Uuid};
 use stillpoint_mongo::{Destination, PartLink};
 use stillpoint_snapshot::{Digest, manifest};
 
 use super::compare::{Stage, compare};
-use super::load::{Trying, Written, has_any, owns, parts_of};
-use super::naming::{Naming, VIEWS};
+use super::load::{Trying, Written};
 use super::plan::Plan;
-use super::routing::{Routing, TABLES};
+use super::routing::{Routing, TABLES, absent};
+use super::selection::Selection;
 use super::{RestoreError, fold, merge, one_name_each};
 use crate::snapshots::state::Sink;
 use crate::snapshots::{Archive, SnapshotError, blocking};
@@ -40,30 +39,19 @@ pub async fn against(
     let ownerships = Arc::new(routing.ownerships()?);
     one_name_each(&plan, &shards, &ownerships)?;
     let mut written = BTreeMap::<PartId, BTreeMap<Uuid, Written>>::new();
-    for (part, folded) in shards {
-        let Some(to) = plan.steps.iter().find(|step| step.part == part).map(|step| step.to.id.clone()) else {
-            continue;
-        };
-        let (naming, merges) = (plan.naming.clone(), plan.merges(&to));
-        let mut expecting = Expecting {
-            part,
-            naming,
-            ownerships: ownerships.clone(),
-            merges,
-            open: None,
-            written: BTreeMap::new(),
-            failure: None,
-        };
+    for (step, folded) in plan.loads().zip(shards) {
+        let selection = plan.selection(step, &ownerships);
         let its = blocking(move || {
-            let naming = expecting.naming.clone();
-            let poured = folded.into(&mut expecting, &|one| naming.of(&one.ns).is_some());
+            let wants = selection.clone();
+            let mut expecting = Expecting { selection, open: None, written: BTreeMap::new(), failure: None };
+            let poured = folded.into(&mut expecting, &|uuid, one| wants.name(uuid, one).is_some());
             match (expecting.failure, poured) {
                 (Some(why), _) => Ok(Err(why)),
                 (None, Err(why)) => Err(why),
                 (None, Ok(())) => Ok(Ok(expecting.written)),
             }
         });
-        merge(written.entry(to).or_default(), its.await??)?;
+        merge(written.entry(step.to.id.clone()).or_default(), its.await??);
     }
     let trying = Trying { stop: archive.stop.clone(), patience: PATIENCE };
     let none = BTreeMap::new();
@@ -87,8 +75,7 @@ async fn rows(config: &PartLink, plan: &Plan, routing: &Routing) -> Result<PartV
     for table in TABLES {
         let expected = routing.rows(table, &plan.naming, &plan.shards)?;
         let there = config.config_rows(table).await?;
-        let there: HashSet<_> = there.iter().map(|row| row.as_bytes()).collect();
-        match expected.iter().filter(|row| !there.contains(row.as_bytes())).count() {
+        match absent(&expected, &there).count() {
             0 => {
                 result.equal += 1;
                 result.documents += expected.len() as u64;
@@ -103,10 +90,7 @@ async fn rows(config: &PartLink, plan: &Plan, routing: &Routing) -> Result<PartV
 }
 
 struct Expecting {
-    part: PartId,
-    naming: Naming,
-    ownerships: Arc<BTreeMap<Uuid, Ownership>>,
-    merges: bool,
+    selection: Selection,
     open: Option<(Uuid, Written)>,
     written: BTreeMap<Uuid, Written>,
     failure: Option<RestoreError>,
@@ -119,9 +103,7 @@ impl Sink for Expecting {
         collection: &Collection,
         _: Option<&manifest::Collection>,
     ) -> Result<(), SnapshotError> {
-        let ns = self.naming.of(&collection.ns);
-        let ns = ns.filter(|_| !self.merges || has_any(&self.part, &self.ownerships, uuid));
-        self.open = ns.map(|ns| {
+        self.open = self.selection.name(uuid, collection).map(|ns| {
             (uuid, Written { collection: Collection { ns, ..collection.clone() }, documents: Digest::EMPTY })
         });
         Ok(())
@@ -129,22 +111,14 @@ impl Sink for Expecting {
 
     fn document(&mut self, _: &[u8], document: &RawDocument) -> Result<(), SnapshotError> {
         let Some((uuid, written)) = &mut self.open else { return Ok(()) };
-        let ns = &written.collection.ns;
-        match owns(&self.part, &self.ownerships, *uuid, ns, document) {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
+        match self.selection.document(*uuid, &written.collection.ns, document) {
+            Ok(None) => {}
+            Ok(Some(document)) => written.documents.add(document.as_bytes()),
             Err(why) => {
                 self.failure = Some(why);
                 return Err(SnapshotError::Stopped);
             }
         }
-        if parts_of(ns).1 == VIEWS {
-            if let Some(view) = self.naming.view(document) {
-                written.documents.add(view.as_bytes());
-            }
-            return Ok(());
-        }
-        written.documents.add(document.as_bytes());
         Ok(())
     }
 

@@ -21,7 +21,6 @@ use serde::{Deserialize, Serialize};
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::restore::{Amount, Mark};
 use stillpoint_fold::catalogue::Fields;
-use stillpoint_fold::ownership::Ownership;
 use stillpoint_fold::{Catalogue, Collection, Uuid};
 use stillpoint_mongo::snapshot::ReadError;
 use stillpoint_mongo::{MongoError, PartLink};
@@ -33,7 +32,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::RestoreError;
-use super::naming::{Naming, VIEWS};
+use super::naming::VIEWS;
+use super::selection::Selection;
 use crate::snapshots::SnapshotError;
 use crate::snapshots::state::Sink;
 
@@ -159,35 +159,22 @@ impl Note {
 /// What loads a part.
 pub struct Loader {
     handle: Handle,
-    part: PartId,
-    target: Arc<Target>,
-    naming: Arc<Naming>,
-    ownerships: Arc<BTreeMap<Uuid, Ownership>>,
-    progress: Arc<Progress>,
-    notes: mpsc::UnboundedSender<Mark>,
-    noted: BTreeMap<Uuid, Note>,
-    trying: Trying,
+    setting: Setting,
     tasks: JoinSet<Result<(), RestoreError>>,
     open: Option<Open>,
     written: BTreeMap<Uuid, Written>,
     failure: Option<RestoreError>,
-    /// Collections of which it owns nothing: another part of the same target has what there is to say of them.
-    foreign: BTreeSet<String>,
 }
 
 /// What a loader works with.
 pub struct Setting {
-    pub part: PartId,
+    pub selection: Selection,
     pub target: Arc<Target>,
-    pub naming: Arc<Naming>,
-    pub ownerships: Arc<BTreeMap<Uuid, Ownership>>,
     pub progress: Arc<Progress>,
     pub notes: mpsc::UnboundedSender<Mark>,
     /// What was noted of its collections before.
     pub noted: BTreeMap<Uuid, Note>,
     pub trying: Trying,
-    /// Whether its target takes the data of others, too.
-    pub merges: bool,
 }
 
 /// A collection whose documents come.
@@ -225,54 +212,29 @@ struct Batch {
 impl Loader {
     /// For a part with these collections.
     pub fn new(handle: Handle, setting: Setting, catalogue: &Catalogue) -> Loader {
-        let Setting { part, target, naming, ownerships, progress, notes, noted, trying, merges } = setting;
         let mut written = BTreeMap::new();
-        let mut foreign = BTreeSet::new();
-        for (uuid, collection) in catalogue.iter() {
-            if merges && !has_any(&part, &ownerships, uuid) {
-                foreign.insert(collection.ns.clone());
-                continue;
-            }
-            let documents = noted.get(&uuid).and_then(Note::digest);
-            if let Some((ns, documents)) = naming.of(&collection.ns).zip(documents) {
-                progress.add(Amount { collections: 1, documents: documents.documents, bytes: documents.bytes });
+        for (uuid, collection, ns) in setting.selection.collections(catalogue) {
+            if let Some(documents) = setting.noted.get(&uuid).and_then(Note::digest) {
+                let amount = Amount { collections: 1, documents: documents.documents, bytes: documents.bytes };
+                setting.progress.add(amount);
                 written.insert(uuid, Written { collection: Collection { ns, ..collection.clone() }, documents });
             }
         }
-        Loader {
-            handle,
-            part,
-            target,
-            naming,
-            ownerships,
-            progress,
-            notes,
-            noted,
-            trying,
-            tasks: JoinSet::new(),
-            open: None,
-            written,
-            failure: None,
-            foreign,
-        }
+        Loader { handle, setting, tasks: JoinSet::new(), open: None, written, failure: None }
     }
 
     /// Which collections of the part are poured: what is restored, unless it is done.
-    pub fn wants(&self) -> impl Fn(&Collection) -> bool + use<> {
-        let naming = self.naming.clone();
-        let done: BTreeSet<_> = self.written.values().map(|written| written.collection.ns.clone()).collect();
-        let foreign = self.foreign.clone();
-        move |collection| {
-            let ns = naming.of(&collection.ns).filter(|_| !foreign.contains(&collection.ns));
-            ns.is_some_and(|ns| !done.contains(&ns))
-        }
+    pub fn wants(&self) -> impl Fn(Uuid, &Collection) -> bool + use<> {
+        let selection = self.setting.selection.clone();
+        let done: BTreeSet<_> = self.written.keys().copied().collect();
+        move |uuid, collection| !done.contains(&uuid) && selection.name(uuid, collection).is_some()
     }
 
     /// Waits until all is written. What was poured ended with `poured`.
     pub fn finish(mut self, poured: Result<(), SnapshotError>) -> Result<BTreeMap<Uuid, Written>, RestoreError> {
         self.open = None;
         if poured.is_err() {
-            self.trying.stop.cancel();
+            self.setting.trying.stop.cancel();
         }
         let handle = self.handle.clone();
         let mut first = self.failure.take();
@@ -282,7 +244,7 @@ impl Loader {
                 // Others end because of the first.
                 Ok(Err(why)) if first.is_none() || matches!(first, Some(RestoreError::Stopped)) => {
                     first = Some(why);
-                    self.trying.stop.cancel();
+                    self.setting.trying.stop.cancel();
                 }
                 Ok(Err(_)) => {}
                 Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
@@ -307,13 +269,13 @@ impl Loader {
         self.handle.block_on(async {
             tokio::select! {
                 permit = semaphore.clone().acquire_owned() => permit.map_err(|_| SnapshotError::Stopped),
-                () = self.trying.stop.cancelled() => Err(SnapshotError::Stopped),
+                () = self.setting.trying.stop.cancelled() => Err(SnapshotError::Stopped),
             }
         })
     }
 
     fn send(&mut self, last: &[u8]) -> Result<(), SnapshotError> {
-        let permit = self.permit(&self.target.workers)?;
+        let permit = self.permit(&self.setting.target.workers)?;
         let Some(open) = &mut self.open else { return Ok(()) };
         let documents = std::mem::take(&mut open.batch);
         let amount = std::mem::take(&mut open.amount);
@@ -329,22 +291,22 @@ impl Sink for Loader {
         collection: &Collection,
         _: Option<&manifest::Collection>,
     ) -> Result<(), SnapshotError> {
-        let Some(ns) = self.naming.of(&collection.ns) else {
+        let Some(ns) = self.setting.selection.name(uuid, collection) else {
             self.open = None;
             return Ok(());
         };
         let collection = Collection { ns, ..collection.clone() };
-        let permit = self.permit(&self.target.open)?;
-        self.progress.begin(format!("writing {}", collection.ns));
+        let permit = self.permit(&self.setting.target.open)?;
+        self.setting.progress.begin(format!("writing {}", collection.ns));
         let (sender, steps) = mpsc::unbounded_channel();
         let filling = Filling {
-            part: self.part.clone(),
+            part: self.setting.selection.part.clone(),
             uuid,
             collection: collection.clone(),
-            target: self.target.clone(),
-            progress: self.progress.clone(),
-            notes: self.notes.clone(),
-            trying: self.trying.clone(),
+            target: self.setting.target.clone(),
+            progress: self.setting.progress.clone(),
+            notes: self.setting.notes.clone(),
+            trying: self.setting.trying.clone(),
         };
         self.tasks.spawn_on(
             async move {
@@ -361,7 +323,7 @@ impl Sink for Loader {
             uuid,
             views: parts_of(&collection.ns).1 == VIEWS,
             written: Written { collection, documents: Digest::EMPTY },
-            after: self.noted.get(&uuid).and_then(Note::key),
+            after: self.setting.noted.get(&uuid).and_then(Note::key),
             batch: RawArrayBuf::new(),
             amount: Amount::default(),
             last: Vec::new(),
@@ -372,37 +334,32 @@ impl Sink for Loader {
 
     fn document(&mut self, key: &[u8], document: &RawDocument) -> Result<(), SnapshotError> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        match owns(&self.part, &self.ownerships, open.uuid, &open.written.collection.ns, document) {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
+        let kept = self.setting.selection.document(open.uuid, &open.written.collection.ns, document);
+        let document = match kept {
+            Ok(Some(document)) => document,
+            Ok(None) => return Ok(()),
             Err(why) => return Err(self.fail(why)),
-        }
-        if open.views {
-            match self.naming.view(document) {
-                None => return Ok(()),
-                Some(view) => {
-                    open.written.documents.add(view.as_bytes());
-                    return open.sender.send(Step::View(view)).map_err(|_| SnapshotError::Stopped);
-                }
-            }
-        }
+        };
         open.written.documents.add(document.as_bytes());
+        if open.views {
+            return open.sender.send(Step::View(document.into_owned())).map_err(|_| SnapshotError::Stopped);
+        }
         let amount = Amount { collections: 0, documents: 1, bytes: document.as_bytes().len() as u64 };
         if open.after.as_deref().is_some_and(|after| key <= after) {
-            self.progress.add(amount);
+            self.setting.progress.add(amount);
             return Ok(());
         }
-        let full =
-            |open: &Open| open.amount.documents >= DOCUMENTS || (open.amount.bytes + amount.bytes) as usize > BATCH;
-        if open.amount.documents > 0 && (full(open) || has_zero_timestamp(document)) {
+        let alone = has_zero_timestamp(&document);
+        let full = open.amount.documents >= DOCUMENTS || (open.amount.bytes + amount.bytes) as usize > BATCH;
+        if open.amount.documents > 0 && (full || alone) {
             let last = std::mem::take(&mut open.last);
             self.send(&last)?;
         }
         let Some(open) = &mut self.open else { return Ok(()) };
-        if has_zero_timestamp(document) {
-            return open.sender.send(Step::Exactly(document.to_owned())).map_err(|_| SnapshotError::Stopped);
+        if alone {
+            return open.sender.send(Step::Exactly(document.into_owned())).map_err(|_| SnapshotError::Stopped);
         }
-        open.batch.push(document);
+        open.batch.push(&*document);
         open.amount = open.amount + amount;
         open.last.clear();
         open.last.extend_from_slice(key);
@@ -612,26 +569,6 @@ fn has_zero_timestamp(document: &RawDocument) -> bool {
     document.iter().any(|field| {
         field.is_ok_and(|(_, value)| matches!(value, RawBsonRef::Timestamp(bson::Timestamp { time: 0, increment: 0 })))
     })
-}
-
-/// Whether a part has a document as its own.
-pub fn owns(
-    part: &PartId,
-    ownerships: &BTreeMap<Uuid, Ownership>,
-    uuid: Uuid,
-    ns: &str,
-    document: &RawDocument,
-) -> Result<bool, RestoreError> {
-    let (PartId::Shard(shard), Some(ownership)) = (part, ownerships.get(&uuid)) else { return Ok(true) };
-    let owner = ownership.owner(document);
-    let owner = owner.map_err(|why| RestoreError::Ownership { ns: ns.to_owned(), why })?;
-    Ok(owner == Some(shard))
-}
-
-/// Whether a part owns anything of a collection. One that is not sharded is where it is.
-pub fn has_any(part: &PartId, ownerships: &BTreeMap<Uuid, Ownership>, uuid: Uuid) -> bool {
-    let (PartId::Shard(shard), Some(ownership)) = (part, ownerships.get(&uuid)) else { return true };
-    ownership.shards().any(|owner| owner == shard)
 }
 
 /// Database and name.

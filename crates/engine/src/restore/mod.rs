@@ -7,6 +7,7 @@
 //! # Layout
 //! - [`plan`]: which part goes where, and whether the target will do
 //! - [`naming`]: which collections, and what they are called in the target
+//! - [`selection`]: what of a part's data goes into the target
 //! - [`routing`]: what config servers know of collections
 //! - [`load`]: documents and indexes, into the target
 //! - [`compare`]: whether they are there
@@ -21,8 +22,10 @@ pub mod naming;
 mod open;
 pub mod plan;
 mod routing;
+mod selection;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +48,7 @@ pub use expect::against;
 use load::{Loader, Note, Progress, Setting, Target, Trying, Written};
 use naming::Naming;
 use open::Opening;
-use plan::{Plan, Step};
+use plan::Plan;
 use routing::Routing;
 
 use crate::Setup;
@@ -112,8 +115,8 @@ struct Run {
 /// All that a restore is made of, once it is known.
 struct Work {
     plan: Arc<Plan>,
-    /// Each shard's data, to be poured, and its collections' notes.
-    shards: Vec<(PartId, Folded)>,
+    /// Each shard's data, to be poured, in the order of the plan's.
+    shards: Vec<Folded>,
     routing: Arc<Routing>,
     ownerships: Arc<BTreeMap<Uuid, Ownership>>,
     /// The collections that the target has.
@@ -303,10 +306,15 @@ impl Run {
         outlook.warnings.iter().for_each(|warning| tracing::warn!(restore = %restore.id, "restore: {warning}"));
         let at_once = self.setup.snapshots.parts_at_once;
         let folding = async {
-            if !matches!(restore.point, Point::Checkpoint(_)) {
+            let is_quiet = matches!(restore.point, Point::Checkpoint(_));
+            if !is_quiet {
                 nothing_under_way(&archive, &plan, restore.time).await?;
             }
-            fold(&archive, &plan, restore.time, at_once).await
+            let folded = fold(&archive, &plan, restore.time, at_once).await?;
+            if !is_quiet && plan.has_config() {
+                not_under_way(&PartId::ConfigServers, &folded.1)?;
+            }
+            Ok(folded)
         };
         let (shards, routing) = self.watching(restore, stop, folding).await?;
         let ownerships = Arc::new(routing.ownerships()?);
@@ -390,17 +398,15 @@ impl Run {
     async fn load(
         &self,
         restore: &mut Restore,
-        shards: Vec<(PartId, Folded)>,
+        shards: Vec<Folded>,
         plan: &Plan,
         made: &Made,
         ownerships: &Arc<BTreeMap<Uuid, Ownership>>,
         stop: &CancellationToken,
     ) -> Result<BTreeMap<PartId, BTreeMap<Uuid, Written>>, RestoreError> {
-        let noted = self.noted(restore).await?;
+        let mut noted = self.noted(restore).await?;
         // What is not there is not done, whatever was noted.
         let is_made = |to: &PartId, uuid: &Uuid| made.get(to).is_some_and(|made| made.contains_key(uuid));
-        let copied = |(uuid, note): (&Uuid, &Note)| (*uuid, note.clone());
-        let naming = Arc::new(plan.naming.clone());
         let mut targets = BTreeMap::new();
         for link in plan.targets() {
             let made = made.get(&link.id).into_iter().flatten().map(|(uuid, _)| *uuid).collect();
@@ -410,28 +416,19 @@ impl Run {
         let stop = stop.child_token();
         let mut progress = BTreeMap::new();
         let mut loads = tokio::task::JoinSet::new();
-        for (part, folded) in shards {
-            let Some(to) = plan.steps.iter().find(|step| step.part == part).map(|step| step.to.id.clone()) else {
-                continue;
-            };
+        for (step, folded) in plan.loads().zip(shards) {
+            let to = step.to.id.clone();
             let its = Arc::new(Progress::default());
-            progress.insert(part.clone(), its.clone());
+            progress.insert(step.part.clone(), its.clone());
+            let mut noted = noted.remove(&step.part).unwrap_or_default();
+            noted.retain(|uuid, _| is_made(&to, uuid));
             let setting = Setting {
-                part: part.clone(),
+                selection: plan.selection(step, ownerships),
                 target: targets[&to].clone(),
-                naming: naming.clone(),
-                ownerships: ownerships.clone(),
                 progress: its.clone(),
                 notes: notes.clone(),
-                noted: noted
-                    .get(&part)
-                    .into_iter()
-                    .flatten()
-                    .filter(|(uuid, _)| is_made(&to, uuid))
-                    .map(copied)
-                    .collect(),
+                noted,
                 trying: self.trying(&stop),
-                merges: plan.merges(&to),
             };
             let handle = Handle::current();
             loads.spawn_blocking(move || {
@@ -451,7 +448,7 @@ impl Run {
             tokio::select! {
                 done = loads.join_next() => match done {
                     None => break,
-                    Some(Ok(Ok((to, its)))) => merge(written.entry(to).or_default(), its)?,
+                    Some(Ok(Ok((to, its)))) => merge(written.entry(to).or_default(), its),
                     Some(Ok(Err(why))) => {
                         stop.cancel();
                         if failed.as_ref().is_none_or(|first| matches!(first, RestoreError::Stopped)) {
@@ -565,25 +562,20 @@ async fn fold(
     plan: &Plan,
     time: ClusterTime,
     parts_at_once: usize,
-) -> Result<(Vec<(PartId, Folded)>, Routing), RestoreError> {
+) -> Result<(Vec<Folded>, Routing), RestoreError> {
     let permits = Semaphore::new(parts_at_once);
-    let folds = plan.steps.iter().filter(|step| step.part != PartId::ConfigServers).map(|step| {
+    let folds = plan.loads().map(|step| {
         let permits = &permits;
         async move {
             let _permit = permits.acquire().await;
             let source = archive.source(&step.part, &step.base, time).await?;
-            let folded = blocking(move || source.at(time)).await?;
-            Ok::<_, RestoreError>((step.part.clone(), folded))
+            Ok::<_, RestoreError>(blocking(move || source.at(time)).await?)
         }
     });
     let shards = futures::future::try_join_all(folds).await?;
     // Needed for one shard alone, too: it tells what that one owns.
     let config = PartId::ConfigServers;
-    let base = archive.base(&config, time).map_err(|why| {
-        let why: Vec<_> = why.iter().map(ToString::to_string).collect();
-        RestoreError::Refused(format!("{time} cannot be restored: {}", why.join(" ")))
-    })?;
-    let source = archive.source(&config, &base, time).await?;
+    let source = archive.source(&config, &plan::base(archive, &config, time)?, time).await?;
     let routing = blocking(move || {
         let mut routing = Routing::default();
         source.at(time)?.into(&mut routing, &Routing::is_wanted)?;
@@ -592,49 +584,26 @@ async fn fold(
     Ok((shards, routing.await?))
 }
 
-/// The data of several parts in one part of the target.
-fn merge(all: &mut BTreeMap<Uuid, Written>, more: BTreeMap<Uuid, Written>) -> Result<(), RestoreError> {
+/// The data of several parts in one part of the target: of a collection all say the same, as was looked at before.
+fn merge(all: &mut BTreeMap<Uuid, Written>, more: BTreeMap<Uuid, Written>) {
     for (uuid, more) in more {
-        match all.get_mut(&uuid) {
-            None => drop(all.insert(uuid, more)),
-            Some(one) => {
-                if one.collection.options != more.collection.options {
-                    let ns = &one.collection.ns;
-                    return Err(RestoreError::Refused(format!("{ns} has other options on one shard than on another")));
-                }
-                // An index may be on one shard only while it is made or dropped.
-                one.collection.indexes.extend(more.collection.indexes);
-                one.documents.combine(&more.documents);
-            }
+        match all.entry(uuid) {
+            Entry::Vacant(entry) => drop(entry.insert(more)),
+            Entry::Occupied(mut entry) => entry.get_mut().documents.combine(&more.documents),
         }
     }
-    Ok(())
-}
-
-/// Of what a part owns nothing, nothing is written where another part's data goes to the same place.
-fn written_of<'a>(
-    plan: &'a Plan,
-    step: &'a Step,
-    shards: &'a [(PartId, Folded)],
-    ownerships: &'a BTreeMap<Uuid, Ownership>,
-) -> impl Iterator<Item = (Uuid, &'a Collection, String)> {
-    let folded = shards.iter().find(|(part, _)| *part == step.part).map(|(_, folded)| folded);
-    let merges = plan.merges(&step.to.id);
-    folded.into_iter().flat_map(|folded| folded.catalogue().iter()).filter_map(move |(uuid, collection)| {
-        let ns = plan.naming.of(&collection.ns)?;
-        (!merges || load::has_any(&step.part, ownerships, uuid)).then_some((uuid, collection, ns))
-    })
 }
 
 /// Where one shard takes the data of several, a name must be one collection, and that be the same on all.
 fn one_name_each(
     plan: &Plan,
-    shards: &[(PartId, Folded)],
-    ownerships: &BTreeMap<Uuid, Ownership>,
+    shards: &[Folded],
+    ownerships: &Arc<BTreeMap<Uuid, Ownership>>,
 ) -> Result<(), RestoreError> {
     let mut names = BTreeMap::<(&PartId, String), (Uuid, &PartId, &Collection)>::new();
-    for step in &plan.steps {
-        for (uuid, collection, ns) in written_of(plan, step, shards, ownerships) {
+    for (step, folded) in plan.loads().zip(shards) {
+        let selection = plan.selection(step, ownerships);
+        for (uuid, collection, ns) in selection.collections(folded.catalogue()) {
             let Some((other, from, was)) = names.insert((&step.to.id, ns.clone()), (uuid, &step.part, collection))
             else {
                 continue;
@@ -668,14 +637,15 @@ async fn made(plan: &Plan) -> Result<Made, RestoreError> {
 /// under the name of one: making it would put that one aside.
 fn none_elsewhere(
     plan: &Plan,
-    shards: &[(PartId, Folded)],
-    ownerships: &BTreeMap<Uuid, Ownership>,
+    shards: &[Folded],
+    ownerships: &Arc<BTreeMap<Uuid, Ownership>>,
     made: &Made,
 ) -> Result<(), RestoreError> {
-    for step in &plan.steps {
+    for (step, folded) in plan.loads().zip(shards) {
         let Some(there) = made.get(&step.to.id) else { continue };
         let names: BTreeMap<_, _> = there.iter().map(|(uuid, ns)| (ns.as_str(), *uuid)).collect();
-        for (uuid, collection, ns) in written_of(plan, step, shards, ownerships) {
+        let selection = plan.selection(step, ownerships);
+        for (uuid, collection, ns) in selection.collections(folded.catalogue()) {
             if let Some(other) = there.get(&uuid).filter(|other| **other != ns) {
                 return Err(RestoreError::Refused(format!(
                     "{} has {} already, as {other}: two collections cannot have one UUID",
@@ -701,7 +671,7 @@ async fn zones_are_free(plan: &Plan, routing: &Routing, destination: &Destinatio
     let zones: Vec<_> = routing.zones(&plan.naming)?.into_iter().flat_map(|(_, zones)| zones).collect();
     for row in destination.marked().config_rows("tags").await? {
         let (ns, tag) = (row.get_str("ns").unwrap_or_default(), row.get_str("tag").unwrap_or_default());
-        let theirs = !plan.naming.writes(ns.split('.').next().unwrap_or_default());
+        let theirs = !plan.naming.writes(ns);
         if theirs && zones.iter().any(|zone| zone == tag) {
             return Err(RestoreError::Refused(format!(
                 "the target has {ns} in a zone {tag}, and so has the source: its data would move to the shards that get \
@@ -715,22 +685,26 @@ async fn zones_are_free(plan: &Plan, routing: &Routing, destination: &Destinatio
 /// At any time but a checkpoint's an operation that changes collections as a whole may be under way. What tells of it
 /// is among the data of the part that performs it.
 async fn nothing_under_way(archive: &Archive, plan: &Plan, time: ClusterTime) -> Result<(), RestoreError> {
-    for step in &plan.steps {
+    for step in plan.loads() {
         let source = archive.source(&step.part, &step.base, time).await?;
         let found = blocking(move || {
             let mut found = Routing::default();
             source.at(time)?.into(&mut found, &Routing::is_under_way)?;
             Ok(found)
         });
-        if let Some(under_way) = found.await?.under_way() {
-            return Err(RestoreError::Refused(format!(
-                "{}: an operation that changes collections was under way at that time ({under_way}): choose a time before \
-                 or after it; at a checkpoint there is none",
-                step.part
-            )));
-        }
+        not_under_way(&step.part, &found.await?)?;
     }
     Ok(())
+}
+
+fn not_under_way(part: &PartId, found: &Routing) -> Result<(), RestoreError> {
+    match found.under_way() {
+        None => Ok(()),
+        Some(under_way) => Err(RestoreError::Refused(format!(
+            "{part}: an operation that changes collections was under way at that time ({under_way}): choose a time before \
+             or after it; at a checkpoint there is none"
+        ))),
+    }
 }
 
 /// For the record: what went wrong, what the target holds, and what to do.

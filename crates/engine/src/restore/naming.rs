@@ -4,6 +4,7 @@ use bson::raw::{RawDocument, RawDocumentBuf};
 use stillpoint_core::restore::Only;
 
 use super::RestoreError;
+use super::load::parts_of;
 
 const BUCKETS: &str = "system.buckets.";
 pub const VIEWS: &str = "system.views";
@@ -129,8 +130,9 @@ impl Naming {
         Some(renamed)
     }
 
-    /// Whether a database of the target is one that is written to.
-    pub fn writes(&self, db: &str) -> bool {
+    /// Whether a database of the target, or that of a collection, is one that is written to.
+    pub fn writes(&self, ns: &str) -> bool {
+        let (db, _) = parts_of(ns);
         !is_internal(db) && (self.only.is_empty() || self.only.iter().any(|rule| rule.to.0 == db))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Until here no router shows anything of what was written. Each of these can be done again.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use bson::RawDocumentBuf;
 use stillpoint_core::checkpoint::PartId;
@@ -15,7 +15,7 @@ use super::compare::compare_definitions;
 use super::load::{Trying, Written, expires, parts_of, specs};
 use super::naming::Naming;
 use super::plan::Plan;
-use super::routing::{Routing, TABLES};
+use super::routing::{Routing, TABLES, absent};
 
 pub struct Opening<'a> {
     pub plan: &'a Plan,
@@ -87,8 +87,7 @@ impl Opening<'_> {
             let rows = self.routing.rows(table, naming, shards)?;
             self.trying.again(|| config.insert_config_rows(table, &rows)).await?;
             let there = self.trying.again(|| config.config_rows(table)).await?;
-            let there: HashSet<_> = there.iter().map(|row| row.as_bytes()).collect();
-            if let Some(missing) = rows.iter().find(|row| !there.contains(row.as_bytes())) {
+            if let Some(missing) = absent(&rows, &there).next() {
                 return Err(RestoreError::Different(format!(
                     "config.{table} of the target has not the row that was written into it: {missing:?}"
                 )));
@@ -106,7 +105,7 @@ pub async fn finish(destination: &Destination, naming: &Naming, trying: &Trying)
         let names = |rows: Vec<RawDocumentBuf>| -> Vec<String> {
             rows.iter().filter_map(|row| row.get_str("_id").ok().map(str::to_owned)).collect()
         };
-        let ours = |name: &String| naming.writes(name.split('.').next().unwrap_or_default());
+        let ours = |name: &String| naming.writes(name);
         let databases = names(trying.again(|| config.config_rows("databases")).await?);
         let collections = names(trying.again(|| config.config_rows("collections")).await?);
         for target in destination.parts().await?.iter().filter(|target| target.id != config.id) {

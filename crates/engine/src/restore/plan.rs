@@ -1,19 +1,23 @@
 //! Which part goes where, and whether the target will do: looked at before anything is written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bson::doc;
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::restore::{Amount, Options, Part, Restore};
 use stillpoint_core::snapshot::Data;
 use stillpoint_core::{ClusterTime, RestoreId};
+use stillpoint_fold::Uuid;
 use stillpoint_fold::gather::is_derived;
+use stillpoint_fold::ownership::Ownership;
 use stillpoint_mongo::privileges::restore_grant_commands;
 use stillpoint_mongo::target::survey::Survey;
 use stillpoint_mongo::{Destination, PartLink};
 
 use super::RestoreError;
-use super::naming::{Naming, is_internal};
+use super::naming::Naming;
+use super::selection::Selection;
 use crate::snapshots::Archive;
 use crate::snapshots::read::listed;
 
@@ -25,8 +29,7 @@ const BYTES_A_SECOND: u64 = 40_000_000;
 /// What is to be done.
 #[derive(Debug)]
 pub struct Plan {
-    pub time: ClusterTime,
-    pub naming: Naming,
+    pub naming: Arc<Naming>,
     /// Each shard of the source, and the target's that takes its data.
     pub shards: BTreeMap<String, String>,
     pub steps: Vec<Step>,
@@ -68,11 +71,7 @@ impl Plan {
         }
         let mut bases = BTreeMap::new();
         for part in &parts {
-            let base = archive.base(part, time).map_err(|why| {
-                let why: Vec<_> = why.iter().map(ToString::to_string).collect();
-                RestoreError::Refused(format!("{time} cannot be restored: {}", why.join(" ")))
-            })?;
-            bases.insert(part.clone(), base);
+            bases.insert(part.clone(), base(archive, part, time)?);
         }
         let targets = destination.parts().await?;
         let of = |part: &PartId| bases[part];
@@ -124,7 +123,7 @@ impl Plan {
                 (shards, steps)
             }
         };
-        Ok(Plan { time, naming, shards, steps, users: options.users })
+        Ok(Plan { naming: Arc::new(naming), shards, steps, users: options.users })
     }
 
     /// As a record has it.
@@ -257,6 +256,21 @@ impl Plan {
         )))
     }
 
+    /// Those of shards.
+    pub fn loads(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().filter(|step| step.part != PartId::ConfigServers)
+    }
+
+    /// What of a step's data goes into the target.
+    pub fn selection(&self, step: &Step, ownerships: &Arc<BTreeMap<Uuid, Ownership>>) -> Selection {
+        Selection {
+            part: step.part.clone(),
+            naming: self.naming.clone(),
+            ownerships: ownerships.clone(),
+            merges: self.merges(&step.to.id),
+        }
+    }
+
     /// Whether a part of the target takes the data of several.
     pub fn merges(&self, to: &PartId) -> bool {
         self.steps.iter().filter(|step| step.to.id == *to).count() > 1
@@ -265,7 +279,7 @@ impl Plan {
     /// What the part has already where something is to be written.
     fn occupied(&self, survey: &Survey) -> Result<Vec<String>, RestoreError> {
         let there = listed(&survey.catalogue)?.into_iter().map(|(_, collection)| collection.ns);
-        Ok(there.filter(|ns| !is_derived(ns) && self.naming.writes(ns.split('.').next().unwrap_or_default())).collect())
+        Ok(there.filter(|ns| !is_derived(ns) && self.naming.writes(ns)).collect())
     }
 
     /// What the config servers know already.
@@ -274,8 +288,7 @@ impl Plan {
         for table in ["databases", "collections", "tags"] {
             for row in config.config_rows(table).await? {
                 let name = row.get_str(if table == "tags" { "ns" } else { "_id" }).unwrap_or("?").to_owned();
-                let db = name.split('.').next().unwrap_or_default();
-                if !is_internal(db) && self.naming.writes(db) {
+                if self.naming.writes(&name) {
                     known.push(format!("{name} (config.{table})"));
                 }
             }
@@ -315,6 +328,14 @@ impl Plan {
             "started": bson::DateTime::from_millis(now.as_millisecond()),
         }
     }
+}
+
+/// What a part's state at a time is made from.
+pub fn base(archive: &Archive, part: &PartId, time: ClusterTime) -> Result<Data, RestoreError> {
+    archive.base(part, time).map_err(|why| {
+        let why: Vec<_> = why.iter().map(ToString::to_string).collect();
+        RestoreError::Refused(format!("{time} cannot be restored: {}", why.join(" ")))
+    })
 }
 
 async fn privileges(target: &PartLink, users: bool) -> Result<(), RestoreError> {

@@ -3,7 +3,7 @@
 //! Rows are taken as they are, but for the names of shards, and of what is renamed. The balancer's settings, the
 //! shards themselves and all that is of the moment (locks, pings, logs, migrations) are not restored.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 use bson::{Bson, Document};
@@ -34,11 +34,11 @@ pub struct Routing {
 }
 
 impl Routing {
-    pub fn is_wanted(collection: &Collection) -> bool {
+    pub fn is_wanted(_: Uuid, collection: &Collection) -> bool {
         let ns = &collection.ns;
         TABLES.iter().any(|table| ns.strip_prefix("config.") == Some(table))
             || [USERS, ROLES, "config.shards"].contains(&ns.as_str())
-            || Routing::is_under_way(collection)
+            || UNDER_WAY.contains(&ns.as_str())
     }
 
     fn of(&self, ns: &str) -> &[RawDocumentBuf] {
@@ -50,7 +50,7 @@ impl Routing {
     }
 
     /// Whether a collection tells of an operation that is under way.
-    pub fn is_under_way(collection: &Collection) -> bool {
+    pub fn is_under_way(_: Uuid, collection: &Collection) -> bool {
         UNDER_WAY.contains(&collection.ns.as_str())
     }
 
@@ -158,6 +158,12 @@ impl Sink for Routing {
         self.open = None;
         Ok(())
     }
+}
+
+/// Those of the rows that are not among what is there, to the byte.
+pub fn absent<'a>(rows: &'a [RawDocumentBuf], there: &'a [RawDocumentBuf]) -> impl Iterator<Item = &'a RawDocumentBuf> {
+    let there: HashSet<_> = there.iter().map(|row| row.as_bytes()).collect();
+    rows.iter().filter(move |row| !there.contains(row.as_bytes()))
 }
 
 /// Names as the target has them.

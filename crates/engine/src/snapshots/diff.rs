@@ -14,7 +14,7 @@
 //! has a head. Whoever ends, for whatever reason, drops its end of the channels, and so ends who waits there.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, ScopedJoinHandle};
 use std::{io, vec};
@@ -192,19 +192,21 @@ fn run(
     let nothing = Catalogue::default();
     let catalogue = |state: &Option<State>| state.as_ref().map_or(nothing.clone(), |state| state.catalogue().clone());
     let (was, is) = (catalogue(&before), catalogue(&after));
-    let (was, is) = (names(&was, &is, wanted), names(&is, &was, wanted));
+    // By their name at either time.
+    let named = |catalogue: &Catalogue, uuid| catalogue.get(uuid).is_some_and(|one| wanted(&one.ns));
+    let wanted = |uuid: Uuid, _: &Collection| named(&was, uuid) || named(&is, uuid);
     let ids = tell.is_some();
     let ((mut left, mine), (mut right, theirs)) = (connected(ids), connected(ids));
     let (merged, (one, other)) = thread::scope(|scope| {
-        let pour = |state: Option<State>, mut courier: Courier, names: HashSet<String>| {
+        let pour = |state: Option<State>, mut courier: Courier| {
             scope.spawn(move || {
                 if let Some(state) = state {
-                    state.into(&mut courier, &|collection| names.contains(&collection.ns))?;
+                    state.into(&mut courier, &wanted)?;
                 }
                 courier.finish()
             })
         };
-        let (before, after) = (pour(before, mine, was), pour(after, theirs, is));
+        let (before, after) = (pour(before, mine), pour(after, theirs));
         let merged = merge(&mut left, &mut right, tell);
         drop((left, right));
         let read = both(joined(before).map_err(&from), joined(after).map_err(&to));
@@ -232,12 +234,6 @@ fn both<T>(one: Result<T, SnapshotError>, other: Result<T, SnapshotError>) -> Re
         (Ok(one), Ok(other)) => Ok((one, other)),
         (Err(SnapshotError::Stopped), Err(why)) | (Err(why), _) | (_, Err(why)) => Err(why),
     }
-}
-
-/// The names of those that are wanted by their name in either.
-fn names(of: &Catalogue, other: &Catalogue, wanted: &Wanted) -> HashSet<String> {
-    let is_wanted = |uuid: Uuid, ns: &str| wanted(ns) || other.get(uuid).is_some_and(|other| wanted(&other.ns));
-    of.iter().filter(|(uuid, one)| is_wanted(*uuid, &one.ns)).map(|(_, one)| one.ns.clone()).collect()
 }
 
 /// A document on its way to the merger.

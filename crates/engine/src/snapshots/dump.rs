@@ -50,7 +50,7 @@ impl Contents {
     /// `featureCompatibilityVersion`.
     pub fn of(state: State, wanted: &dyn Fn(&Collection) -> bool) -> Result<Contents, SnapshotError> {
         let mut survey = Survey { all: listed(state.catalogue(), wanted), version: None, at: At::Elsewhere };
-        state.into(&mut survey, &|one| one.ns == COMPATIBILITY.0 || split(&one.ns).1 == VIEWS && wanted(one))?;
+        state.into(&mut survey, &|_, one| one.ns == COMPATIBILITY.0 || split(&one.ns).1 == VIEWS && wanted(one))?;
         let Survey { mut all, version, .. } = survey;
         all.sort_by(|one, other| (&one.db, &one.name).cmp(&(&other.db, &other.name)));
         let version = version.ok_or_else(|| SnapshotError::Document {

@@ -420,7 +420,7 @@ impl Task {
         let source = Source { handle, part: part.clone(), packs, base: from, oplog, room, stop };
         let made = blocking(move || {
             let mut maker = Maker::new(packer);
-            source.at(cut)?.into(&mut maker, &|_| true)?;
+            source.at(cut)?.into(&mut maker, &|_, _| true)?;
             maker.finish()
         })
         .await?;

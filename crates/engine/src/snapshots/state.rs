@@ -172,13 +172,13 @@ impl State {
 
     /// Gives all of it to a sink, but for collections that are not `wanted`, and those that servers
     /// write for themselves.
-    pub fn into(self, sink: &mut dyn Sink, wanted: &dyn Fn(&Collection) -> bool) -> Result<(), SnapshotError> {
+    pub fn into(self, sink: &mut dyn Sink, wanted: &dyn Fn(Uuid, &Collection) -> bool) -> Result<(), SnapshotError> {
         let State { part, packs, base, gathered, room, stop, steps } = self;
         let Gathered { catalogue, changes, emptied, .. } = gathered;
         let stored: BTreeMap<Uuid, &manifest::Collection> =
             base.collections.iter().map(|told| (Uuid(told.uuid), told)).collect();
         let mut pouring = Pouring { part, packs, changes, room, stop, steps };
-        for (uuid, collection) in catalogue.iter().filter(|(_, one)| !is_derived(&one.ns) && wanted(one)) {
+        for (uuid, collection) in catalogue.iter().filter(|(uuid, one)| !is_derived(&one.ns) && wanted(*uuid, one)) {
             let told = stored.get(&uuid).copied();
             if told.is_some_and(|told| told.layout != layout(collection)) {
                 return Err(SnapshotError::damaged(&collection.ns, "its documents are stored in another order"));

@@ -74,7 +74,7 @@ impl Sink for Digests {
 pub async fn stored(source: Source, time: ClusterTime) -> Result<BTreeMap<Uuid, Digested>, SnapshotError> {
     blocking(move || {
         let mut digests = Digests::default();
-        source.at(time)?.into(&mut digests, &|_| true)?;
+        source.at(time)?.into(&mut digests, &|_, _| true)?;
         Ok(digests.all)
     })
     .await

@@ -37,7 +37,7 @@ pub async fn run(
                 let line = Bson::Document(document).into_canonical_extjson();
                 writeln!(out, "{line}").map_err(unwritten)
             });
-            source.at(time)?.into(&mut finder, &|collection| collection.ns == ns)?;
+            source.at(time)?.into(&mut finder, &|_, collection| collection.ns == ns)?;
             let seen = finder.has_seen();
             out.flush().map_err(unwritten)?;
             Ok((seen, found))

@@ -54,7 +54,7 @@ async fn files(
         let (folder, only, time) = (fresh.path.join(part_name(part)), only.clone(), point.time);
         let exported = blocking(move || {
             let mut exporter = Exporter::new(folder);
-            source.at(time)?.into(&mut exporter, &|collection| is_wanted(&only, &collection.ns))?;
+            source.at(time)?.into(&mut exporter, &|_, collection| is_wanted(&only, &collection.ns))?;
             Ok(exporter.exported())
         })
         .await?;
@@ -137,7 +137,7 @@ fn dump<W: Write>(
 ) -> Result<(W, Exported), SnapshotError> {
     let failed = |why| SnapshotError::Output { path: name.to_owned(), why };
     let mut dump = Dump::begin(BufWriter::with_capacity(BUFFER, out), name.to_owned(), contents)?;
-    state.into(&mut dump, wanted)?;
+    state.into(&mut dump, &|_, one| wanted(one))?;
     let (out, exported) = dump.finish()?;
     let out = out.into_inner().map_err(|why| failed(why.into_error()))?;
     Ok((out, exported))

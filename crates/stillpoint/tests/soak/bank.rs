@@ -67,7 +67,7 @@ async fn money(archive: &Archive, part: &PartId, checkpoint: &Checkpoint) -> i64
             }
             Ok(())
         });
-        source.at(time)?.into(&mut finder, &|collection| collection.ns == NS)?;
+        source.at(time)?.into(&mut finder, &|_, collection| collection.ns == NS)?;
         Ok(money)
     });
     counted.await.unwrap()
