@@ -196,6 +196,35 @@ impl fmt::Display for State {
 }
 
 impl Restore {
+    /// As it is asked for, without its parts.
+    pub fn queued(
+        id: RestoreId,
+        cluster: ClusterId,
+        now: Timestamp,
+        point: Point,
+        time: ClusterTime,
+        target: Target,
+        options: Options,
+    ) -> Restore {
+        Restore {
+            id,
+            cluster,
+            state: State::Queued,
+            requested: now,
+            ended: None,
+            point,
+            time,
+            target,
+            options,
+            parts: Vec::new(),
+            told: false,
+            cancelled: false,
+            failure: None,
+            trouble: None,
+            verification: None,
+        }
+    }
+
     /// A rule that it breaks: a record that does is never written.
     pub fn broken_rule(&self) -> Option<&'static str> {
         let rules = [
@@ -258,23 +287,10 @@ mod tests {
     #[test]
     fn a_record_that_contradicts_itself_breaks_a_rule() {
         let now = Timestamp::UNIX_EPOCH;
-        let queued = Restore {
-            id: RestoreId::new(now, 1),
-            cluster: ClusterId::new(now, 1),
-            state: State::Queued,
-            requested: now,
-            ended: None,
-            point: Point::Time(ClusterTime::new(7, 1)),
-            time: ClusterTime::new(7, 1),
-            target: Target::Hosts("h:1".into()),
-            options: Options { verify: true, ..Options::default() },
-            parts: Vec::new(),
-            told: false,
-            cancelled: false,
-            failure: None,
-            trouble: None,
-            verification: None,
-        };
+        let time = ClusterTime::new(7, 1);
+        let options = Options { verify: true, ..Options::default() };
+        let (id, cluster) = (RestoreId::new(now, 1), ClusterId::new(now, 1));
+        let queued = Restore::queued(id, cluster, now, Point::Time(time), time, Target::Hosts("h:1".into()), options);
         assert_eq!(queued.broken_rule(), None);
         let part = Part {
             job: queued.id,

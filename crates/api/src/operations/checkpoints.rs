@@ -62,12 +62,10 @@ pub const OPERATIONS: &[Operation] = &[
                 is there. One of a cluster is taken at a time.",
         tag: TAG,
         query: Query::Common,
-        body: Some(RequestBody {
-            media_type: "application/json",
-            required: false,
-            largest: body::LARGEST,
-            schema: || json!({"type": "object", "maxProperties": 0, "description": "A checkpoint has no settings."}),
-        }),
+        body: Some(RequestBody::json(
+            false,
+            || json!({"type": "object", "maxProperties": 0, "description": "A checkpoint has no settings."}),
+        )),
         status: StatusCode::CREATED,
         document: Some(|generator| generator.subschema_for::<CheckpointDocument>()),
         refusals: &[Code::CheckpointUnderWay],

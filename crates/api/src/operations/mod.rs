@@ -16,6 +16,7 @@ use http::{Method, StatusCode};
 use schemars::{Schema, SchemaGenerator};
 use stillpoint_core::Role;
 
+use crate::body;
 use crate::error::{Code, Refusal};
 use crate::respond::Reply;
 use crate::version::{FIRST, Version};
@@ -101,6 +102,13 @@ pub struct RequestBody {
     /// Bytes that are read of it.
     pub largest: usize,
     pub schema: fn() -> serde_json::Value,
+}
+
+impl RequestBody {
+    /// A document in JSON.
+    const fn json(required: bool, schema: fn() -> serde_json::Value) -> RequestBody {
+        RequestBody { media_type: "application/json", required, largest: body::LARGEST, schema }
+    }
 }
 
 const VERSIONS: &[Version] = &[FIRST];

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use stillpoint_catalog::{CatalogError, Cluster, Holdings, Page};
 use stillpoint_core::checkpoint::{PartId, State as CheckpointState};
-use stillpoint_core::restore::{Amount, Options, Part, Point, Restore, State, Target};
+use stillpoint_core::restore::{Amount, Options, Part, Point, Restore, Target};
 use stillpoint_core::{ClusterTime, RestoreId, Role};
 
 use super::{Access, Call, Operation, Query, RequestBody, VERSIONS};
@@ -71,12 +71,7 @@ pub const OPERATIONS: &[Operation] = &[
                 reply lists the jobs.",
         tag: TAG,
         query: Query::List,
-        body: Some(RequestBody {
-            media_type: "application/json",
-            required: true,
-            largest: body::LARGEST,
-            schema: body_schema,
-        }),
+        body: Some(RequestBody::json(true, body_schema)),
         status: StatusCode::OK,
         document: Some(|generator| generator.subschema_for::<ListDocument<RestoreJobDocument>>()),
         refusals: &[
@@ -145,22 +140,10 @@ async fn create(call: &Call) -> Result<Reply, Refusal> {
         written: Amount::default(),
         doing: None,
     };
+    let (id, options) = (RestoreId::new(call.now, call.chance()), Options { verify: true, ..Options::default() });
     let restore = Restore {
-        id: RestoreId::new(call.now, call.chance()),
-        cluster: cluster.id,
-        state: State::Queued,
-        requested: call.now,
-        ended: None,
-        point,
-        time,
-        target: Target::Cluster(target.id),
-        options: Options { verify: true, ..Options::default() },
         parts: parts.into_iter().map(job).collect(),
-        told: false,
-        cancelled: false,
-        failure: None,
-        trouble: None,
-        verification: None,
+        ..Restore::queued(id, cluster.id, call.now, point, time, Target::Cluster(target.id), options)
     };
     if let Err(error) = call.catalog().queue_restore(&restore, None).await {
         return Err(match error {

@@ -43,12 +43,7 @@ pub const OPERATIONS: &[Operation] = &[
         about: ABOUT,
         tag: TAG,
         query: Query::Common,
-        body: Some(RequestBody {
-            media_type: "application/json",
-            required: true,
-            largest: body::LARGEST,
-            schema: body_schema,
-        }),
+        body: Some(RequestBody::json(true, body_schema)),
         status: StatusCode::OK,
         document: Some(|generator| generator.subschema_for::<ScheduleDocument>()),
         refusals: &[Code::InvalidCheckpointInterval],

@@ -446,25 +446,19 @@ pub fn finished_restore() -> Restore {
     };
     let shard = PartId::Shard("Cluster0-shard-0".into());
     let verified = PartVerification { equal: 2, documents: 1_000, ..PartVerification::new(shard.clone()) };
+    let (id, cluster) = (BATCH.parse().unwrap(), CLUSTER.parse().unwrap());
+    let point = Point::Snapshot(SNAPSHOT.parse().unwrap());
+    let options = restore::Options { verify: true, ..restore::Options::default() };
+    let requested = time("2026-11-24T11:10:00.5Z");
     Restore {
-        id: BATCH.parse().unwrap(),
-        cluster: CLUSTER.parse().unwrap(),
         state: restore::State::Finished,
-        requested: time("2026-11-24T11:10:00.5Z"),
         ended: Some(time("2026-11-24T11:20:00Z")),
-        point: Point::Snapshot(SNAPSHOT.parse().unwrap()),
-        time: cut,
-        target: Target::Cluster(target()),
-        options: restore::Options { verify: true, ..restore::Options::default() },
         parts: vec![
             part(job, shard, Some("target-0")),
             part("6b94183187d9d64b6f2868ba".parse().unwrap(), PartId::ConfigServers, None),
         ],
-        told: false,
-        cancelled: false,
-        failure: None,
-        trouble: None,
         verification: Some(Verification { at: time("2026-11-24T11:19:00Z"), time: cut, parts: vec![verified] }),
+        ..Restore::queued(id, cluster, requested, point, cut, Target::Cluster(target()), options)
     }
 }
 

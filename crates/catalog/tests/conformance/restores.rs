@@ -29,28 +29,19 @@ pub fn queued_restore(cluster: &Cluster, second: i64) -> Restore {
         Only { from: "shop.orders".into(), to: Some("shop.orders_before".into()) },
         Only { from: "bank".into(), to: None },
     ];
+    let options = Options {
+        shards: [("a/b c".to_owned(), "of-the-target".to_owned())].into(),
+        part: None,
+        only,
+        users: true,
+        verify: true,
+    };
+    let (id, now) = (RestoreId::new(at(second), second as u64), at(second));
+    let point = Point::Checkpoint(CheckpointId::new(at(0), 9));
+    let target = Target::Hosts("target1.example:27019,target2.example".into());
     Restore {
-        id: RestoreId::new(at(second), second as u64),
-        cluster: cluster.id,
-        state: restore::State::Queued,
-        requested: at(second),
-        ended: None,
-        point: Point::Checkpoint(CheckpointId::new(at(0), 9)),
-        time: time(second),
-        target: Target::Hosts("target1.example:27019,target2.example".into()),
-        options: Options {
-            shards: [("a/b c".to_owned(), "of-the-target".to_owned())].into(),
-            part: None,
-            only,
-            users: true,
-            verify: true,
-        },
         parts: vec![restore_part(cluster, shard, second, 1), restore_part(cluster, config, second, 2)],
-        told: false,
-        cancelled: false,
-        failure: None,
-        trouble: None,
-        verification: None,
+        ..Restore::queued(id, cluster.id, now, point, time(second), target, options)
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use stillpoint_catalog::{Catalog, Lease, Page};
 use stillpoint_core::checkpoint::{Checkpoint, Failure, Part, PartId, Reason, State};
-use stillpoint_core::restore::{self, Options, Point, Restore, Target};
+use stillpoint_core::restore::{Options, Point, Restore, Target};
 use stillpoint_core::snapshot::{self, Data};
 use stillpoint_core::stream::{Gap, GapCause, OpenTransaction, Segment, Stream, place};
 use stillpoint_core::{CheckpointId, ClusterTime, OpTime, RestoreId, SnapshotId};
@@ -502,23 +502,10 @@ impl World {
     /// A restore to an hour that waits for somebody to begin it.
     async fn restoring(&self, hour: i64) -> Restore {
         let time = self.time(hour);
-        let restore = Restore {
-            id: RestoreId::new(self.after(94), 1),
-            cluster: self.lease.cluster,
-            state: restore::State::Queued,
-            requested: self.after(94),
-            ended: None,
-            point: Point::Time(time),
-            time,
-            target: Target::Hosts("target.example".into()),
-            options: Options { verify: true, ..Options::default() },
-            parts: Vec::new(),
-            told: false,
-            cancelled: false,
-            failure: None,
-            trouble: None,
-            verification: None,
-        };
+        let (id, now) = (RestoreId::new(self.after(94), 1), self.after(94));
+        let target = Target::Hosts("target.example".into());
+        let options = Options { verify: true, ..Options::default() };
+        let restore = Restore::queued(id, self.lease.cluster, now, Point::Time(time), time, target, options);
         self.catalog.queue_restore(&restore, Some(&"mongodb://target.example".into())).await.unwrap();
         restore
     }

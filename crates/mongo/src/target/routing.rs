@@ -3,12 +3,9 @@
 //! The mark is a document on the target itself: whoever finds the target half full, by whatever means, can find
 //! out why. It is written before anything else, and its collection dropped when the restore is finished.
 
-use std::time::Duration;
-
 use bson::raw::{RawArrayBuf, RawDocumentBuf};
 use bson::{Document, doc, rawdoc};
 
-use super::write::refused;
 use crate::error::Result;
 use crate::part::PartLink;
 use crate::privileges::{
@@ -17,7 +14,6 @@ use crate::privileges::{
 
 /// In the database `config`.
 pub const MARK: &str = "stillpoint.restore";
-const LIMIT: Duration = Duration::from_secs(60);
 /// `NamespaceNotFound`
 const NO_SUCH_COLLECTION: i32 = 26;
 /// Rows that are inserted at once.
@@ -49,16 +45,7 @@ impl PartLink {
         for some in rows.chunks(AT_ONCE) {
             let mut documents = RawArrayBuf::new();
             some.iter().for_each(|row| documents.push(row));
-            let command = rawdoc! {
-                "insert": collection,
-                "ordered": false,
-                "writeConcern": {"w": "majority", "wtimeout": 60_000},
-                "documents": documents,
-            };
-            let reply = self.write(db, need, command, LIMIT * 2).await?;
-            if let Some(why) = refused(&reply) {
-                return Err(self.failed(need, format!("a row of {db}.{collection}: {why}")));
-            }
+            self.insert_all(db, collection, &documents, need, false).await?;
         }
         Ok(())
     }

@@ -33,11 +33,11 @@ impl PartLink {
 
     /// What a replica set is called in the sharded cluster that it is a part of, if it is of one.
     pub async fn is_shard(&self) -> Result<Option<String>> {
-        let command = rawdoc! {
+        let command = doc! {
             "find": "system.version", "filter": {"_id": "shardIdentity"}, "limit": 1, "singleBatch": true,
             "readConcern": {"level": "majority"}, "maxTimeMS": 10_000,
         };
-        let found = self.all("admin", &READ_DATA, command).await?;
+        let found = self.first_batch("admin", &READ_DATA, command).await?;
         Ok(found.first().map(|identity| identity.get_str("shardName").unwrap_or("?").to_owned()))
     }
 

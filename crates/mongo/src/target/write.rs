@@ -64,10 +64,7 @@ impl PartLink {
             "writeConcern": majority(),
         };
         let reply = self.write(db, &UPDATE_DATA, command, WRITE_LIMIT).await?;
-        match refused(&reply) {
-            None => Ok(()),
-            Some(why) => Err(self.failed(&UPDATE_DATA, format!("a document of {db}.{collection}: {why}"))),
-        }
+        self.none_refused(db, collection, &UPDATE_DATA, &reply)
     }
 
     async fn apply(&self, db: &str, need: &Need, entry: RawDocumentBuf) -> Result<()> {
@@ -79,17 +76,33 @@ impl PartLink {
     /// Inserts documents in their order, whatever a validator says of them. Those whose `_id` is there count as
     /// written.
     pub async fn insert(&self, db: &str, collection: &str, documents: &RawArrayBuf) -> Result<()> {
+        self.insert_all(db, collection, documents, &INSERT_DATA, true).await
+    }
+
+    /// The same, with or without what a validator says.
+    pub(super) async fn insert_all(
+        &self,
+        db: &str,
+        collection: &str,
+        documents: &RawArrayBuf,
+        need: &Need,
+        bypass: bool,
+    ) -> Result<()> {
         let mut command = rawdoc! {
             "insert": collection,
             "ordered": false,
-            "bypassDocumentValidation": true,
+            "bypassDocumentValidation": bypass,
             "writeConcern": majority(),
         };
         command.append(cstr!("documents"), documents);
-        let reply = self.write(db, &INSERT_DATA, command, WRITE_LIMIT).await?;
-        match refused(&reply) {
+        let reply = self.write(db, need, command, WRITE_LIMIT).await?;
+        self.none_refused(db, collection, need, &reply)
+    }
+
+    fn none_refused(&self, db: &str, collection: &str, need: &Need, reply: &Document) -> Result<()> {
+        match refused(reply) {
             None => Ok(()),
-            Some(why) => Err(self.failed(&INSERT_DATA, format!("a document of {db}.{collection}: {why}"))),
+            Some(why) => Err(self.failed(need, format!("a document of {db}.{collection}: {why}"))),
         }
     }
 
@@ -110,17 +123,11 @@ impl PartLink {
 
     /// What may be otherwise at the next try: right after an election a shard refuses what it has to ask the
     /// config servers about first, document by document.
-    pub(super) fn failed(&self, need: &Need, why: String) -> MongoError {
+    fn failed(&self, need: &Need, why: String) -> MongoError {
         MongoError::Command { part: self.id.to_string(), what: need.what, why }
     }
 
-    pub(super) async fn write(
-        &self,
-        db: &str,
-        need: &Need,
-        command: RawDocumentBuf,
-        limit: Duration,
-    ) -> Result<Document> {
+    async fn write(&self, db: &str, need: &Need, command: RawDocumentBuf, limit: Duration) -> Result<Document> {
         let database = self.client.database(db);
         let reply = database.run_raw_command(command);
         let Ok(reply) = timeout(limit, reply.into_future()).await else {
@@ -138,7 +145,7 @@ impl PartLink {
 }
 
 /// Why a document was not inserted, unless it is there already.
-pub(super) fn refused(reply: &Document) -> Option<String> {
+fn refused(reply: &Document) -> Option<String> {
     let is_there = |error: &&Document| {
         error.get_i32("code").is_ok_and(|code| code == DUPLICATE_KEY)
             && error.get_document("keyPattern").is_ok_and(|key| *key == doc! {"_id": 1})

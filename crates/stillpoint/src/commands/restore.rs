@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use stillpoint_catalog::{Catalog, Cluster};
-use stillpoint_core::RestoreId;
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::restore::{Amount, Only, Options, Part, Point as Asked, Restore, State, Target};
+use stillpoint_core::{ClusterId, RestoreId};
 use stillpoint_engine::restore::RestoreError;
 use stillpoint_engine::restore::plan::{Outlook, Plan};
 use stillpoint_mongo::Destination;
@@ -31,9 +31,10 @@ pub async fn run(config: &Config, output: &Output, args: RestoreArgs) -> Result<
     let options = Options { users: args.users, verify: !args.no_verify, ..options(&args.mapping)? };
     let point = Point::open(config, &args.point, &[]).await?;
     let catalog = &*point.catalog;
-    let (target, uri, kept_apart) = target_of(catalog, &args).await?;
+    let (kept, uri) = target_of(catalog, &args).await?;
     eprintln!("looking at the target");
     let destination = Destination::connect(&uri).await?;
+    let target = kept.map_or_else(|| Target::Hosts(destination.marked().replica_set.clone()), Target::Cluster);
     let plan = Plan::make(&point.archive, &destination, &options, point.time).await.map_err(refused)?;
     let outlook = plan.check(&point.archive, &destination, &point.cluster.identity, None).await.map_err(refused)?;
     outlook.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
@@ -43,28 +44,14 @@ pub async fn run(config: &Config, output: &Output, args: RestoreArgs) -> Result<
         return Ok(());
     }
     wait_for_server(catalog, &point.cluster).await?;
-    let restore = Restore {
-        id: RestoreId::new(now(), chance()),
-        cluster: point.cluster.id,
-        state: State::Queued,
-        requested: now(),
-        ended: None,
-        point: match (args.point.time.checkpoint, args.point.time.snapshot) {
-            (Some(id), _) => Asked::Checkpoint(id),
-            (_, Some(id)) => Asked::Snapshot(id),
-            _ => Asked::Time(point.time),
-        },
-        time: point.time,
-        target,
-        options,
-        parts,
-        told: false,
-        cancelled: false,
-        failure: None,
-        trouble: None,
-        verification: None,
+    let asked = match (args.point.time.checkpoint, args.point.time.snapshot) {
+        (Some(id), _) => Asked::Checkpoint(id),
+        (_, Some(id)) => Asked::Snapshot(id),
+        _ => Asked::Time(point.time),
     };
-    catalog.queue_restore(&restore, Some(&uri).filter(|_| kept_apart)).await?;
+    let id = RestoreId::new(now(), chance());
+    let restore = Restore { parts, ..Restore::queued(id, point.cluster.id, now(), asked, point.time, target, options) };
+    catalog.queue_restore(&restore, Some(&uri).filter(|_| kept.is_none())).await?;
     audited(catalog, format!("restore {} of cluster {} to {}", restore.id, restore.cluster, restore.time)).await;
     let ended = match args.no_wait {
         true => restore,
@@ -112,23 +99,22 @@ pub fn options(args: &MappingArgs) -> Result<Options, CliError> {
     })
 }
 
-/// Where to; how it is reached, and whether that must be kept with the restore.
-async fn target_of(catalog: &dyn Catalog, args: &RestoreArgs) -> Result<(Target, SecretString, bool), CliError> {
+/// How the target is reached, and which cluster it is if it is kept here.
+async fn target_of(catalog: &dyn Catalog, args: &RestoreArgs) -> Result<(Option<ClusterId>, SecretString), CliError> {
     if let Some(name) = &args.to_cluster {
         let project = args.to_project.as_ref().unwrap_or(&args.point.of.project.project);
         let project = context::project(catalog, project).await?;
         let cluster = catalog.cluster_named(project.id, name).await?;
         let list = format!("cluster list --project {}", project.name);
         let cluster = cluster.ok_or_else(|| CliError::NotFound { kind: "cluster", name: name.clone(), list })?;
-        return Ok((Target::Cluster(cluster.id), cluster.uri, false));
+        return Ok((Some(cluster.id), cluster.uri));
     }
     if args.to.is_none() && args.to_file.is_none() {
         return Err(CliError::Usage("say where to, with --to, --to-file or --to-cluster".into()));
     }
     let uri = context::uri(&UriArgs { uri: args.to.clone(), uri_file: args.to_file.clone() })?;
     let uri = uri.ok_or_else(|| CliError::Usage("the target has no connection string".into()))?;
-    let destination = Destination::connect(&uri).await?;
-    Ok((Target::Hosts(destination.marked().replica_set.clone()), uri, true))
+    Ok((None, uri))
 }
 
 /// Waits for the end, telling how far it is.

@@ -78,22 +78,12 @@ async fn what_needs_attention_ends_a_monitors_check_with_1() {
     store.catalog.delete_snapshot(store.cluster.id, snapshot.id, ago(0)).await.unwrap();
     operator.run(&STATUS).ok();
 
+    let time = ClusterTime::new(25, 1);
+    let (point, target) = (restore::Point::Time(time), restore::Target::Hosts("other".into()));
+    let (id, options) = (RestoreId::new(ago(9), 9), restore::Options::default());
     let restore = Restore {
-        id: RestoreId::new(ago(9), 9),
-        cluster: store.cluster.id,
-        state: restore::State::Queued,
-        requested: ago(9),
-        ended: None,
-        point: restore::Point::Time(ClusterTime::new(25, 1)),
-        time: ClusterTime::new(25, 1),
-        target: restore::Target::Hosts("other".into()),
-        options: restore::Options::default(),
-        parts: Vec::new(),
-        told: false,
-        cancelled: false,
-        failure: None,
         trouble: Some("the target does not answer".into()),
-        verification: None,
+        ..Restore::queued(id, store.cluster.id, ago(9), point, time, target, options)
     };
     let uri = "mongodb://other".to_owned().into();
     store.catalog.queue_restore(&restore, Some(&uri)).await.unwrap();

@@ -163,22 +163,11 @@ fn queued(n: u64, requested: Timestamp, cluster: ClusterId, target: ClusterId) -
         written: Amount::default(),
         doing: None,
     };
+    let options = restore::Options { verify: true, ..restore::Options::default() };
+    let (id, target) = (RestoreId::new(requested, n), Target::Cluster(target));
     Restore {
-        id: RestoreId::new(requested, n),
-        cluster,
-        state: restore::State::Queued,
-        requested,
-        ended: None,
-        point: Point::Time(time),
-        time,
-        target: Target::Cluster(target),
-        options: restore::Options { verify: true, ..restore::Options::default() },
         parts: parts().into_iter().enumerate().map(part).collect(),
-        told: false,
-        cancelled: false,
-        failure: None,
-        trouble: None,
-        verification: None,
+        ..Restore::queued(id, cluster, requested, Point::Time(time), time, target, options)
     }
 }
 

@@ -146,6 +146,19 @@ fn assert_same(found: &Data, expected: &Data) {
     }
 }
 
+fn assert_finished(done: &Value) {
+    assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
+}
+
+/// Each of the first two shards has what the source's had at a time, in their order.
+async fn assert_restored(lab: &Lab, target: &Lab, time: ClusterTime) {
+    let gossip = lab.topology().gossip().await.unwrap();
+    for i in 0..2 {
+        let found = data(target.shard(i), ReadAt::Majority, &Gossip::default()).await;
+        assert_same(&found, &owned(lab, i, timestamp(time), &gossip).await);
+    }
+}
+
 #[tokio::test]
 async fn a_restored_cluster_is_what_the_source_was_and_lives() {
     let (lab, server, workload) = source().await;
@@ -163,7 +176,7 @@ async fn a_restored_cluster_is_what_the_source_was_and_lives() {
     let balancer = target.balancer_documents().await.unwrap();
     let done =
         restored(&server, &id, &target.restore_uri(), &["--shard-map", "rs0=new1", "--shard-map", "rs1=new0"]).await;
-    assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
+    assert_finished(&done);
 
     let time = timestamp(cut);
     let gossip = lab.topology().gossip().await.unwrap();
@@ -234,8 +247,6 @@ async fn what_was_noted_counts_only_while_it_is_there() {
     let (mut server, _) = server_of(&lab).await;
     complete(&server, ask(&server).await).await;
     let (id, cut) = checkpoint(&server).await;
-    let (time, nothing) = (timestamp(cut), Gossip::default());
-    let gossip = lab.topology().gossip().await.unwrap();
 
     // All is written and noted; then somebody drops some of it, and the server goes on.
     let target = Lab::builder().named("new").start().await.unwrap();
@@ -246,10 +257,8 @@ async fn what_was_noted_counts_only_while_it_is_there() {
     target.shard(0).run("shop", doc! {"drop": "much"}).await.unwrap();
     server.serve(None).await;
     let done = until_job(&server, &restore, is_over).await;
-    assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
-    for i in 0..2 {
-        assert_same(&data(target.shard(i), ReadAt::Majority, &nothing).await, &owned(&lab, i, time, &gossip).await);
-    }
+    assert_finished(&done);
+    assert_restored(&lab, &target, cut).await;
 
     // Another cluster in its place is not taken for it.
     let target = Lab::builder().named("next").start().await.unwrap();
@@ -302,12 +311,8 @@ async fn a_restore_goes_on_after_a_crash_at_every_step() {
     }
     server.serve(None).await;
     let done = until_job(&server, &restore, is_over).await;
-    assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
-    let (time, nothing) = (timestamp(cut), Gossip::default());
-    let gossip = lab.topology().gossip().await.unwrap();
-    for i in 0..2 {
-        assert_same(&data(target.shard(i), ReadAt::Majority, &nothing).await, &owned(&lab, i, time, &gossip).await);
-    }
+    assert_finished(&done);
+    assert_restored(&lab, &target, cut).await;
 
     // It can be compared at any time, and one document is enough to tell.
     let file = server.folder().join("target");
@@ -337,13 +342,10 @@ async fn a_restore_goes_on_through_an_election_and_ends_when_it_is_told_to() {
     until_job(&server, &restore, has_begun).await;
     target.shard(0).step_down().await.unwrap();
     let done = until_job(&server, &restore, is_over).await;
-    assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
-    let (time, nothing) = (timestamp(cut), Gossip::default());
-    let gossip = lab.topology().gossip().await.unwrap();
-    for i in 0..2 {
-        assert_same(&data(target.shard(i), ReadAt::Majority, &nothing).await, &owned(&lab, i, time, &gossip).await);
-    }
+    assert_finished(&done);
+    assert_restored(&lab, &target, cut).await;
 
+    let nothing = Gossip::default();
     // One that is ended leaves its mark, and nobody takes the target for a whole one.
     let other = Lab::builder().named("other").start().await.unwrap();
     let file = server.folder().join("other");
@@ -397,7 +399,7 @@ async fn what_will_not_do_is_refused_before_anything_is_written() {
     // What is there is none of its business if it is elsewhere.
     let more = ["--part", "rs0", "--only", "shop=copy", "--only", "bank.accounts=bank2.money"];
     let done = restored(&server, &id, &uri, &more).await;
-    assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
+    assert_finished(&done);
     let there = data(&plain, ReadAt::Majority, &nothing).await;
     assert_eq!((there["copy.goods"].1.len(), there["old.left"].1.len()), (3000, 1));
     assert!(there["bank2.money"].1.len() > 5);
@@ -422,7 +424,7 @@ async fn what_will_not_do_is_refused_before_anything_is_written() {
     refused(&uri, &[], "is one collection on shard rs0 and another on shard rs1").await;
     assert!(data(target.shard(0), ReadAt::Majority, &nothing).await.is_empty());
     let done = restored(&server, &id, &uri, &["--only", "bank"]).await;
-    assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
+    assert_finished(&done);
     workload.stop().await.unwrap();
     let cut = server.record(id.parse().unwrap()).await.cut.unwrap();
     let time = timestamp(cut);
@@ -526,7 +528,7 @@ async fn what_expires_is_sharded_by_a_hash_or_is_in_a_zone_is_restored_as_it_was
         shard.run("admin", grant).await.unwrap();
     }
     let done = restored(&server, &id, &target.restore_uri(), &["--users"]).await;
-    assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
+    assert_finished(&done);
 
     let (time, nothing) = (timestamp(cut), Gossip::default());
     let gossip = lab.topology().gossip().await.unwrap();
