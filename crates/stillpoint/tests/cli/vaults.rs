@@ -1,6 +1,7 @@
 //! What becomes of a server whose vault cannot be used.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::support::{Operator, Server};
@@ -21,11 +22,15 @@ fn a_server_comes_up_though_its_vault_does_not_answer() {
     let operator = Operator::with_project();
     operator.secret("secret-of-the-bucket");
     fs::write(operator.path("secret"), "secret-of-the-bucket").unwrap();
-    // Nobody listens there.
+    // Takes connections and never says a word. What refuses them may be given up before the server's patience ends.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
     configure(
         &operator,
-        "url = \"s3://bucket/prefix\"\ns3 = { endpoint = \"http://127.0.0.1:1\", region = \"here\", access_key_id = \"me\", \
-         secret_access_key_file = \"secret\", allow_http = true, path_style = true }",
+        &format!(
+            "url = \"s3://bucket/prefix\"\ns3 = {{ endpoint = \"{endpoint}\", region = \"here\", access_key_id = \"me\", \
+             secret_access_key_file = \"secret\", allow_http = true, path_style = true }}"
+        ),
     );
     let server = Server::start(&operator);
     assert!(server.log().contains("the vault does not answer, trying again"), "{}", server.log());
