@@ -80,8 +80,9 @@ impl Tasks {
             let task = self.under_way.spawn(async move {
                 tracing::debug!(action = command.action.name(), "begins");
                 let outcome = actions.perform(&command).await;
-                if let Outcome::Failed(why) = &outcome {
-                    tracing::debug!(action = command.action.name(), why, "failed");
+                match &outcome {
+                    Outcome::Failed(why) => tracing::debug!(action = command.action.name(), why, "failed"),
+                    _ => tracing::debug!(action = command.action.name(), "done"),
                 }
                 (command.ticket, outcome)
             });

@@ -289,15 +289,19 @@ impl Server {
     /// Asks for a checkpoint and waits until it is held up by the movement that is under way, its
     /// balancer stopped.
     pub async fn held_up(&self, lab: &Lab) -> CheckpointId {
+        let answered = || self.log().matches(r#"done action="stop-balancer""#).count();
+        let before = answered();
         let id = self.ask().await;
         let moving = |record: &Checkpoint| {
             let trouble = record.trouble.as_ref().is_some_and(|trouble| trouble.text.contains("migration"));
             record.state == State::Holding && trouble
         };
         self.until(id, SOON, moving).await;
-        // What moves is looked for while the balancer is being stopped.
-        let off = || async { is_off(&lab.balancer_documents().await.ok()?).then_some(()) };
-        until(SOON, off).await.expect("held, and the balancer is on");
+        // What moves is looked for while the balancer is being stopped, and its documents say so before
+        // the stop is answered: one that an election interrupts there fails the checkpoint.
+        let stopped = || async { (answered() > before).then_some(()) };
+        until(SOON, stopped).await.expect("held, and the balancer's stop is not answered");
+        assert!(is_off(&lab.balancer_documents().await.unwrap()), "held, and the balancer is on");
         id
     }
 }
