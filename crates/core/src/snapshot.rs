@@ -26,6 +26,9 @@ pub struct Snapshot {
     /// The snapshot that it goes on from; none if all of the cluster is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<SnapshotId>,
+    /// The newest time of the cluster when it was begun: what was written before it was asked for is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<ClusterTime>,
     /// T: the time that it is as of. Known when all that must be read has been read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<ClusterTime>,
@@ -117,6 +120,7 @@ impl Snapshot {
             requested: now,
             ended: None,
             base: None,
+            since: None,
             cut: None,
             parts: Vec::new(),
             expires: None,
@@ -150,6 +154,10 @@ impl Snapshot {
             (!self.is_complete() || !self.parts.is_empty(), "it is complete and has no parts"),
             (!self.is_complete() || self.parts.iter().all(|part| part.data.is_some()), "it is complete without a part"),
             (self.state < State::Folding || self.state == State::Failed || self.cut.is_some(), "it has no time"),
+            (
+                self.cut.is_none_or(|cut| self.since.is_none_or(|since| cut >= since)),
+                "it is older than what asked for it",
+            ),
             (self.parts.iter().all(folded), "a part is of another time"),
             (!self.state.ended() || self.trouble.is_none(), "it has ended and something is in its way"),
         ];
@@ -196,6 +204,7 @@ mod tests {
             Snapshot { parts: vec![], ..complete.clone() },
             Snapshot { parts: vec![Part { data: None, ..part }], ..complete.clone() },
             Snapshot { cut: Some(at.after()), ..complete.clone() },
+            Snapshot { since: Some(at.after()), ..complete.clone() },
             Snapshot { cut: None, ..folding },
             Snapshot { trouble: Some("the vault".into()), ..complete },
         ];

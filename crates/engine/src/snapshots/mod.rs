@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::try_join_all;
 use futures::stream::FuturesUnordered;
 use rand::random;
 use stillpoint_catalog::{Catalog, CatalogError, Lease, Page};
@@ -224,8 +225,10 @@ impl Task {
     /// Which parts there are, and what each goes on from.
     async fn plan(&self, snapshot: &mut Snapshot) -> Result<(), SnapshotError> {
         let (catalog, cluster) = (&self.setup.catalog, self.lease.cluster);
+        let links = self.parts().await?;
+        snapshot.since = try_join_all(links.iter().map(PartLink::committed)).await?.into_iter().max();
         let part = |part: PartLink| Part { id: part.id, replica_set: part.replica_set, read: None, data: None };
-        snapshot.parts = self.parts().await?.into_iter().map(part).collect();
+        snapshot.parts = links.into_iter().map(part).collect();
         let all = catalog.snapshots(cluster, Page::ALL).await?;
         // What could not be folded once cannot be folded the next time: then the cluster is read again.
         let base = all.iter().find(|other| other.is_sound()).map(|base| base.id);
@@ -325,7 +328,8 @@ impl Task {
 
     /// The latest time to which every part can be folded.
     async fn cut(&self, snapshot: &Snapshot, bases: &[Option<Data>]) -> Result<ClusterTime, SnapshotError> {
-        let wanted = bases.iter().flatten().map(|data| data.at).max().unwrap_or(ClusterTime::ZERO);
+        let wanted = bases.iter().flatten().map(|data| data.at).chain(snapshot.since).max();
+        let wanted = wanted.unwrap_or(ClusterTime::ZERO);
         let mut cut = ClusterTime::MAX;
         for part in &snapshot.parts {
             let last = self.setup.catalog.last_segment(self.lease.cluster, &part.id).await?;
