@@ -7,8 +7,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::snapshot::{Snapshot, State};
+
 /// The intervals that the API offers, in minutes.
 pub const INTERVALS_MIN: [u32; 3] = [15, 30, 60];
+
+/// From a snapshot that failed to the next.
+const AFTER_FAILURE: Duration = Duration::from_secs(900);
 
 /// The schedule of one cluster: the API's `snapshotSchedule`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,10 +122,18 @@ impl Schedule {
     }
 }
 
-/// When the next snapshot is due, `last` being the end of the last one: at once if there is none.
-pub fn next_snapshot_due(schedule: &Schedule, last: Option<Timestamp>, now: Timestamp) -> Timestamp {
+/// When the next snapshot is due, `recent` being the last ones, the newest first: at once if there is none. Each
+/// that fails may have read the whole cluster, so that the next is tried after [`AFTER_FAILURE`], and after four
+/// times as long with each further one, but no later than regularly.
+pub fn next_snapshot_due(schedule: &Schedule, recent: &[Snapshot], now: Timestamp) -> Timestamp {
+    let Some(ended) = recent.first().and_then(|last| last.ended) else { return now };
     let interval = Duration::from_secs(u64::from(schedule.snapshot_interval_hours) * 3_600);
-    last.map_or(now, |last| next_due(last, interval, now))
+    let failures = recent.iter().take_while(|snapshot| snapshot.state == State::Failed).count() as u32;
+    let pause = match failures {
+        0 => interval,
+        _ => AFTER_FAILURE.saturating_mul(4_u32.saturating_pow(failures - 1)).min(interval),
+    };
+    next_due(ended, pause, now)
 }
 
 /// The next checkpoint is due one interval after the *end* of the last, so that a slow one is never
@@ -133,6 +146,7 @@ pub fn next_due(since: Timestamp, interval: Duration, now: Timestamp) -> Timesta
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{ClusterId, SnapshotId};
 
     const QUARTER: Duration = Duration::from_secs(15 * 60);
 
@@ -173,9 +187,21 @@ mod tests {
     #[test]
     fn the_first_snapshot_is_due_at_once_and_the_next_one_interval_after_its_end() {
         let schedule = Schedule { snapshot_interval_hours: 8, ..Schedule::default() };
-        assert_eq!(next_snapshot_due(&schedule, None, at(1000)), at(1000));
-        assert_eq!(next_snapshot_due(&schedule, Some(at(500)), at(1000)), at(500 + 8 * 3_600));
-        assert_eq!(next_snapshot_due(&schedule, Some(at(999_999)), at(1000)), at(1000 + 8 * 3_600));
+        let ended = |state, end| {
+            let queued = Snapshot::queued(SnapshotId::new(at(end), 1), ClusterId::new(at(0), 1), at(end));
+            Snapshot { state, ended: Some(at(end)), ..queued }
+        };
+        let good = |end| ended(State::Completed, end);
+        assert_eq!(next_snapshot_due(&schedule, &[], at(1000)), at(1000));
+        assert_eq!(next_snapshot_due(&schedule, &[good(500)], at(1000)), at(500 + 8 * 3_600));
+        assert_eq!(next_snapshot_due(&schedule, &[good(999_999)], at(1000)), at(1000 + 8 * 3_600));
+
+        let failed = |end| ended(State::Failed, end);
+        assert_eq!(next_snapshot_due(&schedule, &[failed(500), good(400)], at(501)), at(500 + 900));
+        let twice = [failed(9_000), failed(500), good(400), failed(300)];
+        assert_eq!(next_snapshot_due(&schedule, &twice, at(9_001)), at(9_000 + 4 * 900));
+        let often: Vec<_> = (0..5).map(|n| failed(9_000 - n)).collect();
+        assert_eq!(next_snapshot_due(&schedule, &often, at(9_001)), at(9_000 + 8 * 3_600));
     }
 
     #[test]

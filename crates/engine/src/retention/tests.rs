@@ -12,6 +12,7 @@ use stillpoint_vault::Vault;
 
 use super::*;
 use crate::fixture::Fixture;
+use crate::snapshots::stream_from;
 
 struct World {
     folder: tempfile::TempDir,
@@ -84,7 +85,9 @@ impl World {
         let (first, last) = (OpTime::new(self.time(from), 1), OpTime::new(self.time(to).before(), 1));
         let name = place(self.lease.cluster, part, first.time);
         let stored = self.vault.put(&name, Bytes::from(format!("{from} to {to}"))).await.unwrap();
-        let previous = self.catalog.last_segment(self.lease.cluster, part).await.unwrap().map(|last| last.blob);
+        let stream = self.catalog.stream(self.lease.cluster, part).await.unwrap().unwrap();
+        let previous = self.catalog.last_segment(self.lease.cluster, part).await.unwrap();
+        let previous = previous.filter(|last| last.first.time >= stream.from).map(|last| last.blob);
         let segment = Segment {
             cluster: self.lease.cluster,
             part: part.clone(),
@@ -186,6 +189,34 @@ async fn what_an_open_transaction_needs_stays_and_so_does_the_newest_segment() {
     assert_eq!(world.known().await, [9]);
     world.expire(1_000).await;
     assert_eq!(world.known().await, [9], "capture goes on after it");
+}
+
+#[tokio::test]
+async fn data_since_a_gap_needs_nothing_from_before_it() {
+    let world = World::new().await;
+    let first = OpTime::new(world.time(1), 1);
+    let open = OpenTransaction { session: "00".into(), number: 1, first, last: first, prepared: Some(first.time) };
+    world.segment(0, 1, vec![]).await;
+    world.segment(1, 3, vec![open]).await;
+    let needed = async |at| stream_from(&*world.catalog, world.lease.cluster, &PART, world.time(at)).await.unwrap();
+    assert_eq!(needed(4).await, world.time(1), "the transaction is open");
+
+    let before = world.catalog.stream(world.lease.cluster, &PART).await.unwrap().unwrap();
+    let gap = Gap {
+        part: PART,
+        after: world.time(3).before(),
+        until: world.time(11),
+        cause: GapCause::RolledOver,
+        detail: "too late".into(),
+        found: world.after(12),
+    };
+    let anew = Stream { from: world.time(10), complete_from: world.time(11), ..before };
+    world.catalog.begin_stream(&world.lease, &anew, Some(&gap)).await.unwrap();
+    assert_eq!(needed(4).await, world.time(1), "data from before the gap");
+    assert_eq!(needed(12).await, world.time(10), "all that is open since is in the new stream");
+    world.segment(10, 13, vec![]).await;
+    assert_eq!(needed(12).await, world.time(10));
+    assert_eq!(needed(14).await, world.time(13));
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ use stillpoint_catalog::{Catalog, CatalogError, Lease, Page};
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::coverage::{may_go_before, whole_until};
 use stillpoint_core::keeping::kept_until;
-use stillpoint_core::schedule::{next_due, next_snapshot_due};
+use stillpoint_core::schedule::next_snapshot_due;
 use stillpoint_core::snapshot::{Data, Part, Snapshot, State};
 use stillpoint_core::{ClusterId, ClusterTime, SnapshotId};
 use stillpoint_mongo::PartLink;
@@ -71,8 +71,6 @@ use unpack::Packs;
 
 /// The longest pause before something is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// From one that failed to the next, if they are scheduled; four times as long after each further one.
-const AFTER_FAILURE: Duration = Duration::from_secs(900);
 /// Those that are looked at to see how many failed one after the other.
 const RECENT: Page = Page { skip: 0, take: 5 };
 /// From one look whether the stored oplogs reach far enough to the next: the shards are asked for, too.
@@ -154,14 +152,7 @@ impl Task {
         }
         let now = self.setup.now();
         let recent = catalog.snapshots(cluster, RECENT).await?;
-        let ended = recent.first().and_then(|last| last.ended);
-        let regular = next_snapshot_due(&catalog.schedule(cluster).await?, ended, now);
-        // Each that fails may have read the whole cluster.
-        let failures = recent.iter().take_while(|snapshot| snapshot.state == State::Failed).count() as u32;
-        let due = match ended {
-            Some(ended) if failures > 0 => next_due(ended, AFTER_FAILURE * 4_u32.pow(failures - 1), now).min(regular),
-            _ => regular,
-        };
+        let due = next_snapshot_due(&catalog.schedule(cluster).await?, &recent, now);
         if due > now {
             return Ok(None);
         }
