@@ -33,7 +33,6 @@ codes! {
     RestoreIntoItself BAD_REQUEST "INVALID_ATTRIBUTE" "Invalid attribute %s specified: a cluster is not restored into itself. Name one that is empty."
     MissingAttribute BAD_REQUEST "MISSING_ATTRIBUTE" "The required attribute %s was not specified."
     InvalidEnumValue BAD_REQUEST "INVALID_ENUM_VALUE" "An invalid enumeration value %s was specified."
-    UnsupportedDeliveryMethod BAD_REQUEST "UNSUPPORTED_DELIVERY_METHOD" "The delivery method %s is not supported."
     InvalidCheckpointInterval BAD_REQUEST "INVALID_CLUSTER_CHECKPOINT_INTERVAL" "Invalid cluster checkpoint interval %s: it must be 15, 30 or 60 minutes."
     InvalidJson BAD_REQUEST "INVALID_JSON" "The request body must be a JSON object."
     MalformedJson BAD_REQUEST "MALFORMED_JSON" "The request body is not well-formed JSON."
@@ -56,6 +55,7 @@ codes! {
     CheckpointNotFound NOT_FOUND "CHECKPOINT_NOT_FOUND" "No checkpoint with ID %s exists for cluster %s."
     SnapshotNotFound NOT_FOUND "SNAPSHOT_NOT_FOUND" "No snapshot with ID %s exists for cluster %s."
     RestoreJobNotFound NOT_FOUND "RESTORE_JOB_NOT_FOUND" "No restore job with ID %s exists for cluster %s."
+    DownloadNotFound NOT_FOUND "DOWNLOAD_NOT_FOUND" "No file has this link."
     ResourceNotFound NOT_FOUND "RESOURCE_NOT_FOUND" "Cannot find resource %s."
     MethodNotAllowed METHOD_NOT_ALLOWED "METHOD_NOT_ALLOWED" "This resource does not have the method %s."
     InvalidVersionDate NOT_ACCEPTABLE "INVALID_VERSION_DATE" "The Accept header asks for no version that this resource has. Ask for application/vnd.atlas.%s+json or a later date."
@@ -63,10 +63,13 @@ codes! {
     SnapshotUnderWay CONFLICT "SNAPSHOT_IN_PROGRESS" "Snapshot %s of cluster %s is not yet finished."
     RestoreInProgress CONFLICT "ATLAS_CLUSTER_RESTORE_IN_PROGRESS" "A restore of cluster %s is in progress."
     RestoreEnded CONFLICT "RESTORE_JOB_ENDED" "Restore job %s of cluster %s has ended: there is nothing to be cancelled."
+    DownloadInProgress CONFLICT "DOWNLOAD_IN_PROGRESS" "The file is being downloaded. Try again if that breaks off."
     NoCheckpointForRestore CONFLICT "NO_CHECKPOINT_FOR_PIT_RESTORE" "Cluster %s cannot be restored to %s: %s"
     VersionGone GONE "VERSION_GONE" "The version of %s of this resource is no longer served. Ask for a later date."
+    DownloadGone GONE "DOWNLOAD_GONE" "The file of this link is gone: %s. Ask for a new restore job with the delivery method HTTP."
     BodyTooLarge PAYLOAD_TOO_LARGE "PAYLOAD_TOO_LARGE" "The request body is larger than %s bytes."
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "UNSUPPORTED_MEDIA_TYPE" "The request body must be application/json."
+    RangeNotSatisfiable RANGE_NOT_SATISFIABLE "RANGE_NOT_SATISFIABLE" "The range begins behind the end of the file, which has %s bytes."
     RateLimited TOO_MANY_REQUESTS "RATE_LIMITED" "Too many requests: try again in %s seconds."
     // Of the API as a whole; the resources that give it are not there yet.
     BackupConfigNotFound NOT_FOUND "BACKUP_CONFIG_NOT_FOUND" "No backup configuration exists for cluster %s in group %s."
@@ -85,7 +88,7 @@ impl Code {
             Code::InvalidQueryParameter | Code::InvalidAttribute | Code::MissingAttribute | Code::RestoreIntoItself => {
                 parameters.first().map(String::as_str)
             }
-            Code::InvalidEnumValue | Code::UnsupportedDeliveryMethod => Some("delivery.methodName"),
+            Code::InvalidEnumValue => Some("delivery.methodName"),
             Code::InvalidCheckpointInterval => Some("clusterCheckpointIntervalMin"),
             _ => None,
         }

@@ -90,7 +90,7 @@ pub async fn revoke(call: &Call) -> Result<Reply, Refusal> {
         Ok(None) => return refused(call, "invalid_request", "token is missing"),
         Err(why) => return refused(call, "invalid_request", why),
     }
-    Ok(Reply { status: StatusCode::OK, written: None, headers: no_store(), audit: None })
+    Ok(Reply { status: StatusCode::OK, written: None, file: None, headers: no_store(), audit: None })
 }
 
 /// The service account that a request is of, or the reply to whoever is none.
@@ -135,14 +135,14 @@ fn field(call: &Call, name: &str) -> Result<Option<String>, &'static str> {
 
 fn refused(call: &Call, error: &'static str, why: &'static str) -> Result<Reply, Refusal> {
     let reply = reply(call, StatusCode::BAD_REQUEST, &OauthError { error, error_description: why })?;
-    Ok(Reply { audit: Some(AuditNote { actor: None, error: Some(error), refused: false }), ..reply })
+    Ok(Reply { audit: Some(AuditNote { action: None, actor: None, error: Some(error), refused: false }), ..reply })
 }
 
 fn invalid_client(call: &Call, actor: String) -> Result<Reply, Refusal> {
     let (error, why) = ("invalid_client", "the client id or its secret is wrong, or was not given with HTTP Basic");
     let reply = reply(call, StatusCode::UNAUTHORIZED, &OauthError { error, error_description: why })?;
     let challenge = HeaderValue::from_static("Basic realm=\"MMS Public API\"");
-    let note = AuditNote { actor: Some(actor), error: Some(error), refused: true };
+    let note = AuditNote { action: None, actor: Some(actor), error: Some(error), refused: true };
     Ok(Reply { audit: Some(note), ..reply.with(WWW_AUTHENTICATE, challenge) })
 }
 

@@ -7,12 +7,14 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT_ENCODING, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::{Either, Full};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
 use crate::document::{Enveloped, ListDocument};
 use crate::error::{Code, Refusal};
 use crate::query::Common;
+use crate::sending::Sending;
 
 /// Below this, a reply is one packet with or without compression.
 const WORTH_COMPRESSING: usize = 1_400;
@@ -66,6 +68,9 @@ impl Style {
 
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// The body of a response: at hand, or read while it is sent.
+pub type Body = Either<Full<Bytes>, Sending>;
+
 /// A body as it goes out.
 #[derive(Debug, Clone)]
 pub struct Written {
@@ -81,6 +86,8 @@ pub struct Reply {
     pub status: StatusCode,
     /// Nothing with 204.
     pub written: Option<Written>,
+    /// A file, instead of what is written.
+    pub file: Option<Sending>,
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// For the audit trail, if it is not plain from the request and the status.
     pub audit: Option<AuditNote>,
@@ -88,6 +95,8 @@ pub struct Reply {
 
 #[derive(Debug)]
 pub struct AuditNote {
+    /// What was done, if the path is not to be told.
+    pub action: Option<String>,
     pub actor: Option<String>,
     /// Why nothing was done.
     pub error: Option<&'static str>,
@@ -96,7 +105,7 @@ pub struct AuditNote {
 
 impl Reply {
     pub fn nothing() -> Reply {
-        Reply { status: StatusCode::NO_CONTENT, written: None, headers: Vec::new(), audit: None }
+        Reply { status: StatusCode::NO_CONTENT, written: None, file: None, headers: Vec::new(), audit: None }
     }
 
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Reply {
@@ -107,7 +116,7 @@ impl Reply {
 
 impl From<Written> for Reply {
     fn from(written: Written) -> Reply {
-        Reply { status: written.status, written: Some(written), headers: Vec::new(), audit: None }
+        Reply { status: written.status, written: Some(written), file: None, headers: Vec::new(), audit: None }
     }
 }
 

@@ -5,13 +5,14 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -26,6 +27,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use crate::respond::Body;
+
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
@@ -35,11 +38,7 @@ pub struct Peer {
 
 /// What answers requests.
 pub trait Service: Send + Sync + 'static {
-    fn answer(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
-        peer: Peer,
-    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+    fn answer(self: &Arc<Self>, request: Request<Incoming>, peer: Peer) -> impl Future<Output = Response<Body>> + Send;
 }
 
 /// How to serve.
@@ -244,6 +243,31 @@ impl Drop for UnderWay<'_> {
     }
 }
 
+/// A body that is sent. Each piece of it that is taken is something that goes on; a client that takes none is not
+/// waited for.
+struct Watched {
+    body: Body,
+    activity: Arc<Activity>,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = <Body as HttpBody>::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.activity.seen.store(true, Ordering::Relaxed);
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 impl Activity {
     /// Done once nothing went on for `first`, or, after a first request, for `idle` to twice that.
     async fn ends(&self, first: Duration, idle: Duration) {
@@ -286,8 +310,10 @@ impl<T: Service> Server<T> {
         let service = service_fn(|request: Request<Incoming>| {
             let (service, activity) = (self.service.clone(), activity.clone());
             async move {
-                let _under_way = UnderWay::begin(&activity);
-                Ok::<_, Infallible>(service.answer(request, peer).await)
+                let under_way = UnderWay::begin(&activity);
+                let response = service.answer(request, peer).await;
+                drop(under_way);
+                Ok::<_, Infallible>(response.map(|body| Watched { body, activity }))
             }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));

@@ -1,6 +1,7 @@
 //! What the interface is given from outside.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct Settings {
     /// Between checkpoints of a cluster for which none has been set.
     pub interval: Option<Duration>,
     pub audit: audit::Keep,
+    /// The folder of the files that are to be downloaded.
+    pub downloads: PathBuf,
 }
 
 impl ApiState {

@@ -2,13 +2,14 @@
 //!
 //! One trait, [`Catalog`], that says nothing of how it is kept; [`sqlite`] is the embedded one. It
 //! decides what may be written together and who may write: names are unique, a cluster has at most
-//! one unfinished checkpoint, one unfinished snapshot and one unfinished restore, and at most one into it,
+//! one unfinished checkpoint, snapshot, drill and restore each, and at most one restore into it,
 //! the segments of a stream follow each other, a blob lives as long as a record has it, and checkpoints,
-//! snapshots, restores and streams are only written under a [`Lease`] that still holds.
+//! snapshots, restores, drills and streams are only written under a [`Lease`] that still holds.
 //! It never talks to a cluster and knows nothing of HTTP.
 //!
 //! Secrets (the URI of a cluster or of a restore's target, a key's HA1, the hash of a service account's secret) are
-//! sealed before they reach the store and opened on the way out, see [`seal`].
+//! sealed before they reach the store and opened on the way out, see [`seal`]. The links of downloads are not kept:
+//! they follow from the key file.
 //!
 //! # Layout
 //! - `holdings`: what is stored of a cluster, for the question what can be restored
@@ -28,14 +29,15 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use std::time::Duration;
 use stillpoint_core::checkpoint::{Checkpoint, PartId};
-use stillpoint_core::restore::{Mark, Restore};
+use stillpoint_core::drill::{self, Drill};
+use stillpoint_core::restore::{Gone, Mark, Restore};
 use stillpoint_core::schedule::{Schedule, Setting};
 use stillpoint_core::snapshot::Snapshot;
 use stillpoint_core::stream::{CaptureReport, Gap, Segment, StoredToken, Stream};
 use stillpoint_core::verification::Verification;
 use stillpoint_core::{
-    CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime, ProjectId, RestoreId, Role, SnapshotId,
-    VaultId,
+    CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, DrillId, OpTime, ProjectId, RestoreId, Role,
+    SnapshotId, VaultId,
 };
 
 pub use holdings::Holdings;
@@ -50,6 +52,8 @@ pub const DEFAULT_ORGANIZATION: &str = "default";
 pub const TOKENS_PER_ACCOUNT: usize = 1_000;
 /// Segments that [`Catalog::drop_segments`] forgets at once; when it was so many, there may be more.
 pub const DROPPED_AT_ONCE: u64 = 1_000;
+/// Drills that are kept of a cluster: the newest.
+pub const DRILLS_KEPT: u64 = 100;
 
 /// What went wrong in the catalog, by what the caller should do about it.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +78,8 @@ pub enum CatalogError {
     SnapshotUnderWay(SnapshotId),
     #[error("restore {0}, from the same cluster or into the same one, is not yet finished: wait for it, or cancel it")]
     RestoreUnderWay(RestoreId),
+    #[error("drill {0} of this cluster is not yet finished: wait for it, or cancel its restore")]
+    DrillUnderWay(DrillId),
     #[error("another holder has the lease of this cluster")]
     Fenced,
     #[error("checkpoint {0} has gone further than what was to be written")]
@@ -82,6 +88,8 @@ pub enum CatalogError {
     SnapshotOutdated(SnapshotId),
     #[error("restore {0} has gone further than what was to be written")]
     RestoreOutdated(RestoreId),
+    #[error("drill {0} has gone further than what was to be written")]
+    DrillOutdated(DrillId),
     #[error("restore {0} has ended: there is nothing to be cancelled any more")]
     RestoreEnded(RestoreId),
     #[error("a record that cannot be was to be written, a defect: {0}")]
@@ -98,7 +106,7 @@ pub enum CatalogError {
     #[error("there is no {0} to be found; it may have been removed meanwhile")]
     Gone(&'static str),
     #[error(
-        "{0} is in use by a checkpoint, a snapshot or a restore that is not yet finished: wait for it; `stillpoint status` says how far it is"
+        "{0} is in use by a checkpoint, a snapshot, a restore or a drill that is not yet finished: wait for it; `stillpoint status` says how far it is"
     )]
     InUse(&'static str),
     #[error("another `stillpoint serve` has this catalog open ({0}): stop it first")]
@@ -175,7 +183,7 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// By name; of one project, or all.
     async fn clusters(&self, project: Option<ProjectId>) -> Result<Vec<Cluster>>;
     /// Forgets a cluster and all that is kept of it, and notes its blobs as doomed at `now`;
-    /// refused while one of its checkpoints is unfinished, or a restore from it or into it. What came of
+    /// refused while one of its checkpoints or drills is unfinished, or a restore from it or into it. What came of
     /// restores into it stays with the clusters that they were from.
     async fn remove_cluster(&self, id: ClusterId, now: Timestamp) -> Result<()>;
 
@@ -343,8 +351,32 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// The one from a cluster.
     async fn unfinished_restore(&self, cluster: ClusterId) -> Result<Option<Restore>>;
     /// Asks for the end of a restore; gives what it became. One that nobody has begun is killed at once, one
-    /// that is under way by whoever is at it. `RestoreEnded` when it is over.
+    /// that is under way by whoever is at it, and one of which something can be downloaded still at once, too.
+    /// `RestoreEnded` when it is over.
     async fn cancel_restore(&self, cluster: ClusterId, id: RestoreId, now: Timestamp) -> Result<Restore>;
+
+    /// Queues a drill; `DrillUnderWay` while another of the cluster is unfinished. Of those that have ended all but
+    /// the newest [`DRILLS_KEPT`] are forgotten, and what came of their restores with them.
+    async fn queue_drill(&self, drill: &Drill) -> Result<()>;
+    /// Writes a drill; `Fenced` when the lease is no longer this holder's, `DrillOutdated` when the stored one has
+    /// ended or is in a later state.
+    async fn save_drill(&self, lease: &Lease, drill: &Drill) -> Result<()>;
+    async fn drill(&self, cluster: ClusterId, id: DrillId) -> Result<Option<Drill>>;
+    /// Newest first.
+    async fn drills(&self, cluster: ClusterId, page: Page) -> Result<Vec<Drill>>;
+    async fn unfinished_drill(&self, cluster: ClusterId) -> Result<Option<Drill>>;
+    /// When the cluster's drills are, if they are scheduled.
+    async fn drill_schedule(&self, cluster: ClusterId) -> Result<Option<drill::Schedule>>;
+    async fn set_drill_schedule(&self, cluster: ClusterId, schedule: Option<&drill::Schedule>) -> Result<()>;
+
+    /// The secret of a job's link: always the same, and kept nowhere.
+    fn download_token(&self, job: RestoreId) -> SecretString;
+    /// Whose link it is the secret of; the answer takes as long whatever of it is wrong.
+    fn job_of_token(&self, token: &str) -> Option<RestoreId>;
+    /// The restore that a job belongs to, of one that is to be downloaded.
+    async fn download(&self, job: RestoreId) -> Result<Option<Restore>>;
+    /// Notes that a job's file is no longer to be had; what was noted first stays.
+    async fn end_download(&self, job: RestoreId, gone: Gone) -> Result<()>;
 
     /// Forgets the oldest segments of a part whose last entries are before `before`, at most
     /// [`DROPPED_AT_ONCE`] and never the newest, and notes their blobs as doomed at `now`; how many.

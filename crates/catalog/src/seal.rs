@@ -3,6 +3,9 @@
 //! The key file holds one line, `stillpoint-key-v1:` and 64 hex digits. It is made at first use with
 //! mode 0600, and never overwritten. A sealed value is `nonce (12 bytes) ‖ ciphertext ‖ tag`; what it
 //! belongs to (kind and id) is authenticated with it, so that one cannot be put in another's place.
+//!
+//! From the same key follow proofs: 256 bits that only who has the key can make of a text, so that they need not
+//! be kept at all.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -10,11 +13,14 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hmac::{self, HMAC_SHA256};
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 const PREFIX: &str = "stillpoint-key-v1:";
+/// What the key of the proofs is derived for, so that it is another than the one that seals.
+const PROOFS: &[u8] = b"stillpoint-proofs-v1";
 
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
@@ -35,6 +41,7 @@ pub enum SealError {
 /// Seals and opens secrets with one key.
 pub struct Sealer {
     key: LessSafeKey,
+    proofs: hmac::Key,
     chance: SystemRandom,
 }
 
@@ -63,7 +70,9 @@ impl Sealer {
         let digits = text.trim_end_matches('\n').strip_prefix(PREFIX).ok_or_else(corrupt)?;
         let bytes = Zeroizing::new(hex::decode(digits).map_err(|_| corrupt())?);
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| corrupt())?;
-        Ok(Sealer { key: LessSafeKey::new(key), chance: SystemRandom::new() })
+        let proofs = hmac::sign(&hmac::Key::new(HMAC_SHA256, &bytes), PROOFS);
+        let proofs = hmac::Key::new(HMAC_SHA256, proofs.as_ref());
+        Ok(Sealer { key: LessSafeKey::new(key), proofs, chance: SystemRandom::new() })
     }
 
     /// Writes a new key beside `path` and links it into place, so that of two processes that start at
@@ -96,6 +105,16 @@ impl Sealer {
         }
         let text = Zeroizing::new(std::fs::read_to_string(path).map_err(failed)?);
         Sealer::from_text(path, &text)
+    }
+
+    /// What proves a text, say `download 6553f1…`.
+    pub fn proof(&self, text: &str) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(hmac::sign(&self.proofs, text.as_bytes()).as_ref().to_vec())
+    }
+
+    /// Whether that is its proof; it takes as long whatever of it is wrong.
+    pub fn proves(&self, text: &str, proof: &[u8]) -> bool {
+        hmac::verify(&self.proofs, text.as_bytes(), proof).is_ok()
     }
 
     /// Seals a secret that belongs to `owner`, say `cluster 6553f1…`.
@@ -161,6 +180,25 @@ mod tests {
         let mut changed = sealed;
         *changed.last_mut().unwrap() ^= 1;
         assert!(matches!(sealer.open("cluster 1", &changed), Err(SealError::WrongKey(_))));
+    }
+
+    #[test]
+    fn a_proof_is_of_one_text_and_one_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let sealer = Sealer::from_file(&folder.path().join("key")).unwrap();
+        let other = Sealer::from_file(&folder.path().join("other")).unwrap();
+        let proof = sealer.proof("download 1");
+        assert_eq!(proof.len(), 32);
+        assert!(sealer.proves("download 1", &proof));
+        let again = Sealer::from_file(&folder.path().join("key")).unwrap();
+        assert!(again.proves("download 1", &proof), "it is the same after a start");
+        assert!(!sealer.proves("download 2", &proof) && !other.proves("download 1", &proof));
+        assert!(!sealer.proves("download 1", &proof[..31]) && !sealer.proves("download 1", &[]));
+        for i in 0..32 {
+            let mut changed = proof.clone();
+            changed[i] ^= 1;
+            assert!(!sealer.proves("download 1", &changed), "{i}");
+        }
     }
 
     #[test]

@@ -132,6 +132,10 @@ id!(
     RestoreId
 );
 id!(
+    /// A drill.
+    DrillId
+);
+id!(
     /// An API key or a service account (not what a client logs in with).
     CredentialId
 );

@@ -10,6 +10,7 @@
 //! - [`stream`]: a part's oplog as it is kept: segments, gaps, open transactions
 //! - [`snapshot`]: the record of a snapshot
 //! - [`restore`]: the record of a restore
+//! - [`drill`]: the record of a drill, and when the next is due
 //! - [`coverage`]: which times can be restored, and what of a stream may go
 //! - [`keeping`]: until when a snapshot is kept
 //! - [`verification`]: what came of comparing a cluster with what is stored of it
@@ -18,6 +19,7 @@
 
 pub mod checkpoint;
 pub mod coverage;
+pub mod drill;
 pub mod ids;
 pub mod keeping;
 pub mod restore;
@@ -29,7 +31,8 @@ pub mod time;
 pub mod verification;
 
 pub use ids::{
-    CatalogId, CheckpointId, ClusterId, CredentialId, OrganizationId, ProjectId, RestoreId, SnapshotId, VaultId,
+    CatalogId, CheckpointId, ClusterId, CredentialId, DrillId, OrganizationId, ProjectId, RestoreId, SnapshotId,
+    VaultId,
 };
 pub use role::Role;
 pub use time::{ClusterTime, OpTime};

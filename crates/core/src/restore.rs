@@ -1,17 +1,19 @@
-//! The record of a restore, as the catalog keeps it: a cluster's data as of a time, written into another cluster.
+//! The record of a restore, as the catalog keeps it: a cluster's data as of a time, written into another cluster, or
+//! into files that are downloaded.
 //!
 //! The target shows nothing of it before it is whole: the data is loaded and compared with what was to be
-//! written first, and only then do the target's config servers get to know of it ([`State::Opening`]).
+//! written first, and only then do the target's config servers get to know of it ([`State::Opening`]). Files, one a
+//! part, are had by a link each, once all of them are ready; see [`Standing`].
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::PartId;
 use crate::verification::Verification;
-use crate::{CheckpointId, ClusterId, ClusterTime, RestoreId, SnapshotId};
+use crate::{CheckpointId, ClusterId, ClusterTime, DrillId, RestoreId, SnapshotId};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,6 +33,9 @@ pub struct Restore {
     pub target: Target,
     pub options: Options,
     pub parts: Vec<Part>,
+    /// The drill that it belongs to: then its target goes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillId>,
     /// The target's config servers know all of it: it can only be finished from here on.
     #[serde(default)]
     pub told: bool,
@@ -56,7 +61,7 @@ pub enum State {
     Queued,
     /// Target and stored data are looked at; nothing has been written.
     Checking,
-    /// Documents and indexes are written.
+    /// Documents and indexes are written: into the target, or into files.
     Loading,
     /// What was written is read back and compared.
     Verifying,
@@ -90,7 +95,13 @@ pub enum Target {
     Cluster(ClusterId),
     /// One that was named by its connection string, which is kept apart and sealed; here are its hosts.
     Hosts(String),
+    /// Files that are downloaded, each once, within so many hours since all of them are ready.
+    Download { hours: u32 },
 }
+
+/// The hours that a link may live; those of one for which nobody says how many.
+pub const LINK_HOURS: std::ops::RangeInclusive<u32> = 1..=168;
+pub const USUAL_LINK_HOURS: u32 = 24;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -135,6 +146,42 @@ pub struct Part {
     /// What is being done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doing: Option<String>,
+    /// Of one that is to be downloaded, once it is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<File>,
+}
+
+/// A part's archive, compressed with gzip.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct File {
+    /// As whoever downloads it gets to see it.
+    pub name: String,
+    pub bytes: u64,
+    /// In hex.
+    pub sha256: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Gone>,
+}
+
+/// Why a file that was ready is there no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Gone {
+    Downloaded(Timestamp),
+    Expired(Timestamp),
+}
+
+/// How it stands with what is to be downloaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Preparing,
+    /// Its link is good until then.
+    Ready(Timestamp),
+    Downloaded(Timestamp),
+    Expired(Timestamp),
+    /// Its restore was cancelled, or could not be done.
+    Withdrawn,
 }
 
 /// Collections and their documents.
@@ -189,6 +236,13 @@ impl Point {
     }
 }
 
+impl File {
+    /// What the file of a job is called among the server's own.
+    pub fn stored_as(job: RestoreId) -> String {
+        format!("{job}.archive.gz")
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -217,6 +271,7 @@ impl Restore {
             target,
             options,
             parts: Vec::new(),
+            drill: None,
             told: false,
             cancelled: false,
             failure: None,
@@ -225,8 +280,36 @@ impl Restore {
         }
     }
 
+    /// Until when what is to be downloaded may be.
+    pub fn expires(&self) -> Option<Timestamp> {
+        let Target::Download { hours } = self.target else { return None };
+        let ended = self.ended.filter(|_| self.state == State::Finished)?;
+        Some(ended.checked_add(SignedDuration::from_hours(hours.into())).unwrap_or(Timestamp::MAX))
+    }
+
+    /// How it stands with a part that is to be downloaded; nothing if it is not.
+    pub fn standing(&self, part: &Part, now: Timestamp) -> Option<Standing> {
+        if !matches!(self.target, Target::Download { .. }) {
+            return None;
+        }
+        Some(match (self.expires(), part.file.as_ref().and_then(|file| file.gone)) {
+            (_, Some(Gone::Downloaded(at))) => Standing::Downloaded(at),
+            (_, Some(Gone::Expired(at))) => Standing::Expired(at),
+            (Some(expires), None) if expires <= now => Standing::Expired(expires),
+            (Some(expires), None) => Standing::Ready(expires),
+            (None, None) if self.state.ended() => Standing::Withdrawn,
+            (None, None) => Standing::Preparing,
+        })
+    }
+
+    /// Whether any part of it can be downloaded still.
+    pub fn can_be_downloaded(&self, now: Timestamp) -> bool {
+        self.parts.iter().any(|part| matches!(self.standing(part, now), Some(Standing::Ready(_))))
+    }
+
     /// A rule that it breaks: a record that does is never written.
     pub fn broken_rule(&self) -> Option<&'static str> {
+        let is_download = matches!(self.target, Target::Download { .. });
         let rules = [
             (self.ended.is_some() == self.state.ended(), "it has an end if and only if it has ended"),
             (self.failure.is_some() == (self.state == State::Broken), "it has a failure if and only if it is broken"),
@@ -237,6 +320,11 @@ impl Restore {
                 self.state != State::Finished || self.verification.is_some() == self.options.verify,
                 "it is finished and was not compared, though it was to be",
             ),
+            (
+                self.state != State::Finished || self.parts.iter().all(|part| part.file.is_some() == is_download),
+                "it is finished and has no file of a part, or has one that nobody asked for",
+            ),
+            (!is_download || !self.options.verify, "there is no target to be compared, and it was to be"),
         ];
         rules.into_iter().find(|(holds, _)| !holds).map(|(_, rule)| rule)
     }
@@ -299,6 +387,7 @@ mod tests {
             expected: Amount { collections: 1, documents: 2, bytes: 3 },
             written: Amount::default(),
             doing: None,
+            file: None,
         };
         let verification = Verification { at: now, time: queued.time, parts: Vec::new() };
         let finished = Restore {
@@ -325,5 +414,52 @@ mod tests {
         for restore in broken {
             assert!(restore.broken_rule().is_some(), "{restore:?}");
         }
+    }
+    #[test]
+    fn a_file_is_had_from_when_all_are_ready_until_it_was_or_its_time_is_over() {
+        let (now, time) = (Timestamp::UNIX_EPOCH, ClusterTime::new(7, 1));
+        let after = |hours: i64| now + SignedDuration::from_hours(hours);
+        let (id, cluster, target) = (RestoreId::new(now, 1), ClusterId::new(now, 1), Target::Download { hours: 3 });
+        let queued = Restore::queued(id, cluster, now, Point::Time(time), time, target, Options::default());
+        let file = File { name: "a".into(), bytes: 7, sha256: "00".into(), gone: None };
+        let part = |n, file| Part {
+            job: RestoreId::new(now, n),
+            id: PartId::ConfigServers,
+            shard: None,
+            expected: Amount::default(),
+            written: Amount::default(),
+            doing: None,
+            file,
+        };
+        let gone = |gone| Some(File { gone: Some(gone), ..file.clone() });
+        let loading =
+            Restore { state: State::Loading, parts: vec![part(2, Some(file.clone())), part(3, None)], ..queued };
+        let standings = |restore: &Restore, now| {
+            let all = restore.parts.iter().map(|part| restore.standing(part, now).unwrap());
+            all.collect::<Vec<_>>()
+        };
+        assert_eq!(standings(&loading, now), [Standing::Preparing; 2], "all or none");
+        assert_eq!(loading.broken_rule(), None);
+        let finished = Restore { state: State::Finished, ended: Some(now), ..loading.clone() };
+        assert!(finished.broken_rule().is_some(), "one is not there");
+        let finished = Restore { parts: vec![part(2, Some(file.clone())), part(3, Some(file.clone()))], ..finished };
+        assert_eq!(finished.broken_rule(), None);
+        assert_eq!(standings(&finished, after(2)), [Standing::Ready(after(3)); 2]);
+        assert_eq!(standings(&finished, after(3)), [Standing::Expired(after(3)); 2]);
+        assert!(finished.can_be_downloaded(after(2)) && !finished.can_be_downloaded(after(3)));
+        let used = Restore {
+            parts: vec![part(2, gone(Gone::Downloaded(after(1)))), part(3, gone(Gone::Expired(after(4))))],
+            ..finished.clone()
+        };
+        assert_eq!(standings(&used, after(2)), [Standing::Downloaded(after(1)), Standing::Expired(after(4))]);
+        assert!(!used.can_be_downloaded(after(2)));
+        let killed = Restore { state: State::Killed, cancelled: true, ..finished.clone() };
+        assert_eq!(standings(&killed, now), [Standing::Withdrawn; 2]);
+
+        let into_a_cluster = Restore { target: Target::Cluster(cluster), ..finished.clone() };
+        assert_eq!(into_a_cluster.standing(&into_a_cluster.parts[0], now), None);
+        assert!(into_a_cluster.broken_rule().is_some(), "it has files");
+        let compared = Options { verify: true, ..Options::default() };
+        assert!(Restore { options: compared, ..loading }.broken_rule().is_some(), "with what?");
     }
 }

@@ -10,7 +10,7 @@ use stillpoint_core::schedule::next_due;
 use tokio_util::sync::CancellationToken;
 
 use crate::actions::Connection;
-use crate::{Setup, capture, restore, retention, runner, snapshots};
+use crate::{Setup, capture, drill, restore, retention, runner, snapshots};
 
 /// Keeps a cluster until `stop`: claims its lease whenever that can be had, and does under it what
 /// there is to do.
@@ -30,6 +30,7 @@ pub(crate) async fn keep(setup: Setup, cluster: Cluster, stop: CancellationToken
                 let verify = snapshots::watch(setup.clone(), lease.clone(), connection.clone(), stop_capture.clone());
                 let restores = restore::perform(setup.clone(), lease.clone(), connection.clone(), stop_capture.clone());
                 let restores = tokio::spawn(restores);
+                let drills = tokio::spawn(drill::perform(setup.clone(), lease.clone(), stop_capture.clone()));
                 let expire = retention::expire(setup.clone(), lease.clone(), stop_capture.clone());
                 let all = async {
                     tokio::join!(
@@ -50,6 +51,10 @@ pub(crate) async fn keep(setup: Setup, cluster: Cluster, stop: CancellationToken
                         },
                         async {
                             let _ = restores.await;
+                            lost.cancel();
+                        },
+                        async {
+                            let _ = drills.await;
                             lost.cancel();
                         },
                         expire,

@@ -10,7 +10,9 @@
 //! - [`capture`]: one cluster's oplogs, into the vault
 //! - [`depot`]: the vault, opened when it first can be
 //! - [`snapshots`]: the data of its parts
-//! - [`restore`]: the data of its parts, into another cluster
+//! - [`restore`]: the data of its parts, into another cluster, or into files
+//! - [`downloads`]: such files, once nobody is to have them
+//! - [`drill`]: a checkpoint restored into a throw-away cluster, to know that it can be
 //! - [`retention`]: what nothing needs any more
 //! - [`stored`]: what is stored, read again and checked
 //! - [`runner`]: performs the commands of one checkpoint
@@ -19,6 +21,8 @@
 mod actions;
 mod capture;
 mod depot;
+mod downloads;
+mod drill;
 #[cfg(test)]
 mod fixture;
 mod keeper;
@@ -79,6 +83,8 @@ pub struct Setup {
     stored: Arc<Notify>,
     /// Permits for large batches of entries in memory.
     room: Arc<Semaphore>,
+    /// A permit for the one drill of the server.
+    drilling: Arc<Semaphore>,
     /// For tests that stop the process at a given step.
     pub after_action: Option<Hook>,
 }
@@ -102,6 +108,7 @@ impl Setup {
             captures: Arc::default(),
             stored: Arc::new(Notify::new()),
             room: Arc::new(Semaphore::new(capture::ROOM)),
+            drilling: Arc::new(Semaphore::new(1)),
             after_action: None,
         }
     }

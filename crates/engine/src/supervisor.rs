@@ -8,7 +8,7 @@ use stillpoint_core::ClusterId;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Setup, keeper, retention};
+use crate::{Setup, downloads, keeper, retention};
 
 /// A running engine.
 #[derive(Debug)]
@@ -43,10 +43,15 @@ async fn supervise(setup: Setup, stop: CancellationToken) {
     let mut kept: BTreeMap<ClusterId, Kept> = BTreeMap::new();
     let sweep = || tokio::spawn(retention::sweep(setup.clone(), stop.clone()));
     let mut sweeper = sweep();
+    let clear = || tokio::spawn(downloads::sweep(setup.clone(), stop.clone()));
+    let mut clearer = clear();
     while !stop.is_cancelled() {
         // What ended or panicked is started again.
         if sweeper.is_finished() {
             sweeper = sweep();
+        }
+        if clearer.is_finished() {
+            clearer = clear();
         }
         match setup.catalog.clusters(None).await {
             Ok(clusters) => {
@@ -75,7 +80,7 @@ async fn supervise(setup: Setup, stop: CancellationToken) {
         // A panic was already reported where it happened.
         let _ = keeper.task.await;
     }
-    let _ = sweeper.await;
+    let _ = tokio::join!(sweeper, clearer);
 }
 
 #[cfg(test)]

@@ -19,7 +19,6 @@ pub mod endpoint;
 pub mod folder;
 pub mod mongod;
 pub mod pool;
-pub mod ports;
 pub mod process;
 pub mod product;
 pub mod proxy;
@@ -33,6 +32,8 @@ pub mod users;
 pub mod wait;
 pub mod wire;
 pub mod workload;
+
+pub use stillpoint_mongod::ports;
 
 pub use cluster::Lab;
 pub use replica_set::ReplicaSet;

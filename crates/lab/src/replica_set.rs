@@ -9,10 +9,11 @@ use bson::{Bson, Document, doc};
 use futures::future::try_join_all;
 use mongodb::Client;
 use mongodb::options::ClientOptions;
+use stillpoint_mongod::Folder;
 use tokio::sync::Mutex;
 
 use crate::endpoint::Endpoint;
-use crate::folder::Folder;
+use crate::folder;
 use crate::process::Mongod;
 use crate::proxy::{Proxy, Switchboard};
 use crate::users::Users;
@@ -79,7 +80,7 @@ impl ReplicaSet {
 
     async fn try_start(plan: Plan) -> Result<Self> {
         ensure!(plan.members > 0, "a replica set needs a member");
-        let dir = Folder::create(&plan.name)?;
+        let dir = folder::create(&plan.name)?;
         let args = arguments(&plan, &dir)?;
         let members = try_join_all((0..plan.members).map(|i| {
             let dir = dir.path().join(i.to_string());

@@ -14,6 +14,7 @@
 //! - [`tail`]: the oplog, read as it grows
 //! - [`snapshot`]: the collections, read as of a cluster time
 //! - [`target`]: what data is restored into
+//! - [`fresh`]: servers with nothing in them, made a cluster to restore into
 //! - [`privileges`]: what the user must be allowed, and the commands that allow it
 //! - [`doctor`]: looks at a cluster and says what is wrong
 //! - [`error`]: what can go wrong, for the operator
@@ -21,6 +22,7 @@
 pub mod balancer;
 pub mod doctor;
 pub mod error;
+pub mod fresh;
 pub mod link;
 pub mod movement;
 pub mod part;

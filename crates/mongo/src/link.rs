@@ -159,7 +159,7 @@ struct Seed {
     is_config: bool,
 }
 
-fn client(options: ClientOptions) -> Result<Client> {
+pub(crate) fn client(options: ClientOptions) -> Result<Client> {
     Client::with_options(options).map_err(|e| MongoError::BadUri(plain(&e)))
 }
 

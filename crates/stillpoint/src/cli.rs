@@ -6,7 +6,9 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use jiff::Timestamp;
-use stillpoint_core::{CheckpointId, ClusterTime, RestoreId, Role, SnapshotId};
+use stillpoint_core::drill::Every;
+use stillpoint_core::restore::{LINK_HOURS, USUAL_LINK_HOURS};
+use stillpoint_core::{CheckpointId, ClusterTime, DrillId, RestoreId, Role, SnapshotId};
 
 /// Checkpoints and point-in-time restore for sharded MongoDB clusters.
 #[derive(Debug, Parser)]
@@ -105,11 +107,15 @@ pub enum Command {
         #[arg(long)]
         documents: bool,
     },
-    /// Restore the data at a point in time into another, empty cluster or replica set.
+    /// Restore the data at a point in time into another, empty cluster or replica set, or as files to be downloaded.
     Restore(RestoreArgs),
     /// Restores that were asked for, over the API too.
     #[command(subcommand)]
     RestoreJob(RestoreJobCommand),
+    /// Drills: the newest checkpoint, restored into a throw-away cluster on the server's machine, compared, and thrown
+    /// away. What it took is the RTO, what would have been lost the RPO.
+    #[command(subcommand)]
+    Drill(DrillCommand),
     /// The stored oplogs.
     #[command(subcommand)]
     Oplog(OplogCommand),
@@ -439,17 +445,71 @@ pub enum RestoreJobCommand {
         #[arg(long, default_value_t = 100)]
         limit: u64,
     },
-    /// Show a restore.
+    /// Show a restore, and the links of what can be downloaded.
     Show {
         #[command(flatten)]
         of: OfCluster,
         id: RestoreId,
     },
-    /// End a restore that is under way. Its target is left as it is, and marked as not whole.
+    /// End a restore that is under way. Its target is left as it is, and marked as not whole; files to be downloaded
+    /// go, also those that are ready.
     Cancel {
         #[command(flatten)]
         of: OfCluster,
         id: RestoreId,
+    },
+}
+
+/// What a throw-away cluster is started with.
+#[derive(Debug, Args)]
+pub struct StageArgs {
+    /// The mongod to run, of the same version as the cluster's featureCompatibilityVersion; without it, the one on the
+    /// server's PATH.
+    #[arg(long, value_name = "FILE")]
+    pub mongod: Option<PathBuf>,
+    /// The folder on whose disk the data goes for the time being; without it, snapshots.temp_folder.
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DrillCommand {
+    /// Run a drill now: the server runs it, this command waits for the end. Ends with 1 if it does not pass.
+    Run {
+        #[command(flatten)]
+        of: OfCluster,
+        #[command(flatten)]
+        stage: StageArgs,
+        /// Only ask for it.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Set when a cluster's drills are, or show it: one at once, then from the end of one that passed to the next.
+    Schedule {
+        #[command(flatten)]
+        of: OfCluster,
+        /// As 7d, 12h or 30m.
+        #[arg(long, value_name = "TIME", conflicts_with = "off")]
+        every: Option<Every>,
+        /// Schedule no more.
+        #[arg(long, conflicts_with_all = ["mongod", "folder"])]
+        off: bool,
+        #[command(flatten)]
+        stage: StageArgs,
+    },
+    /// List the drills, newest first; the newest 100 are kept.
+    List {
+        #[command(flatten)]
+        of: OfCluster,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: u64,
+    },
+    /// Show a drill.
+    Show {
+        #[command(flatten)]
+        of: OfCluster,
+        id: DrillId,
     },
 }
 
@@ -470,6 +530,18 @@ pub struct RestoreArgs {
     /// The project of that one, if it is another.
     #[arg(long, value_name = "PROJECT", requires = "to_cluster")]
     pub to_project: Option<String>,
+    /// Make a file of each part instead, for `mongorestore --gzip --archive`, and show a link for each by which
+    /// whoever has it can download that file from the server, once.
+    #[arg(long, conflicts_with_all = [
+        "to", "to_file", "to_cluster", "shard_map", "part", "only", "users", "no_verify", "dry_run",
+    ])]
+    pub download: bool,
+    /// How many hours the links are good for once the files are ready.
+    #[arg(
+        long, value_name = "HOURS", requires = "download", default_value_t = USUAL_LINK_HOURS,
+        value_parser = clap::value_parser!(u32).range(i64::from(*LINK_HOURS.start())..=i64::from(*LINK_HOURS.end())),
+    )]
+    pub link_hours: u32,
     #[command(flatten)]
     pub mapping: MappingArgs,
     /// Restore users and roles, too. Those that the target has stay as they are.

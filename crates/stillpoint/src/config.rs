@@ -209,17 +209,19 @@ impl Default for Snapshots {
     }
 }
 
-/// Restores into other clusters.
+/// Restores into other clusters, and into files.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Restore {
     /// How long a target that does not answer is waited for, before the restore is given up.
     pub patience: SignedDuration,
+    /// The folder for files that are downloaded; one beside the catalog if it is not given.
+    pub downloads: Option<PathBuf>,
 }
 
 impl Default for Restore {
     fn default() -> Self {
-        Restore { patience: signed(Restores::default().patience) }
+        Restore { patience: signed(Restores::default().patience), downloads: None }
     }
 }
 
@@ -394,6 +396,7 @@ impl Config {
                 time: SignedDuration::from_hours(24 * i64::from(self.audit.keep_days)),
                 entries: self.audit.entries,
             },
+            downloads: self.downloads()?,
         })
     }
 
@@ -467,8 +470,18 @@ impl Config {
     }
 
     /// How restores are done.
-    pub fn restores(&self) -> Restores {
-        Restores { patience: Duration::try_from(self.restore.patience).unwrap_or_default() }
+    pub fn restores(&self) -> Result<Restores, CliError> {
+        let patience = Duration::try_from(self.restore.patience).unwrap_or_default();
+        Ok(Restores { patience, downloads: self.downloads()? })
+    }
+
+    /// The folder of the files that are downloaded.
+    fn downloads(&self) -> Result<PathBuf, CliError> {
+        match &self.restore.downloads {
+            Some(folder) => Ok(self.path(folder)),
+            // Named after the catalog: each cleans its own.
+            None => Ok(self.catalog_file()?.with_extension("downloads")),
+        }
     }
 
     /// How long things are kept.
@@ -605,6 +618,10 @@ mod tests {
     fn relative_paths_start_at_the_files_folder() {
         let config = load_text("[catalog]\nurl = \"sqlite:data/it.db\"\n", &[]).unwrap();
         assert!(config.catalog_file().unwrap().ends_with("data/it.db"));
+        assert!(config.restores().unwrap().downloads.ends_with("data/it.downloads"));
+        let given = load_text("[restore]\ndownloads = \"large/files\"\n", &[]).unwrap();
+        assert!(given.restores().unwrap().downloads.ends_with("large/files"));
+        assert_eq!(given.api().unwrap().downloads, given.restores().unwrap().downloads);
         assert_eq!(config.catalog_file().unwrap().parent().unwrap().parent(), config.key_file().parent());
     }
 }

@@ -82,6 +82,7 @@ async fn run(cli: Cli) -> Result<(), CliError> {
                 }
                 Command::Restore(args) => commands::restore::run(&config, &output, args).await,
                 Command::RestoreJob(command) => commands::restore_job::run(&config, &output, command).await,
+                Command::Drill(command) => commands::drill::run(&config, &output, command).await,
                 Command::Oplog(command) => commands::oplog::run(&config, &output, command).await,
                 Command::Vault(command) => commands::vault::run(&config, &output, command).await,
                 Command::Status { check } => commands::status::run(&config, &output, check).await,

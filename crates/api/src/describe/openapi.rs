@@ -147,6 +147,7 @@ fn parameters(route: &Route) -> Vec<Value> {
                 "clusterName" => (json!({"type": "string", "minLength": 1}), "The cluster, by its name."),
                 "snapshotId" => (id.clone(), "The snapshot."),
                 "jobId" => (id.clone(), "The restore job."),
+                "token" => (json!({"type": "string", "minLength": 1}), "The secret of the link."),
                 _ => (id.clone(), "The checkpoint."),
             };
             json!({"name": name, "in": "path", "required": true, "schema": schema, "description": what})
@@ -184,6 +185,9 @@ fn responses(route: &Route, generator: &mut SchemaGenerator, error: &Schema, oau
     let mut responses = Map::new();
 
     let success = match operation.document {
+        Some(document) if operation.id == "getDownload" => {
+            json!({"description": "Done.", "content": {"application/gzip": {"schema": document(generator)}}})
+        }
         Some(document) => {
             let schema = match operation.query {
                 Query::Common => enveloped(&document(generator)),
@@ -202,7 +206,10 @@ fn responses(route: &Route, generator: &mut SchemaGenerator, error: &Schema, oau
         }
         None => json!({"description": "Done."}),
     };
-    responses.insert(operation.status.as_str().into(), success);
+    responses.insert(operation.status.as_str().into(), success.clone());
+    if operation.id == "getDownload" {
+        responses.insert(StatusCode::PARTIAL_CONTENT.as_str().into(), success);
+    }
     if operation.method == Method::POST && route.surface.is_some() {
         made(route, &mut responses[operation.status.as_str()]);
     }

@@ -1,9 +1,10 @@
 //! A restore job: what a restore is for one part.
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stillpoint_catalog::Cluster;
-use stillpoint_core::restore::{Amount, Part, Point, Restore, State, Target};
+use stillpoint_core::restore::{Amount, File, Part, Point, Restore, Standing, State, Target};
 use stillpoint_core::{CheckpointId, ClusterId, ProjectId, RestoreId, SnapshotId};
 
 use super::checkpoint::VerificationDocument;
@@ -18,6 +19,9 @@ pub struct RestoreJobView<'a> {
     pub part: &'a Part,
     /// The cluster that it is into, if it is kept here still.
     pub target: Option<&'a Cluster>,
+    pub now: Timestamp,
+    /// Where its file is to be had, if that is to be told.
+    pub url: Option<&'a str>,
 }
 
 /// What a restore does for one part of the cluster that it is from: it has one for each shard, and one for the
@@ -38,8 +42,8 @@ pub struct RestoreJobDocument<'a> {
     delivery: DeliveryDocument<'a>,
     #[schemars(with = "Id")]
     group_id: ProjectId,
-    /// Of files to be downloaded: there are none.
-    hashes: [&'static str; 0],
+    /// Of the file that is to be downloaded, once it is ready.
+    hashes: Vec<HashDocument<'a>>,
     #[schemars(with = "Id")]
     id: RestoreId,
     links: Vec<Link<'a>>,
@@ -83,7 +87,7 @@ impl<'a> RestoreJobDocument<'a> {
             created: Date(restore.requested),
             delivery: DeliveryDocument::of(view),
             group_id: view.place.project,
-            hashes: [],
+            hashes: view.part.file.iter().map(HashDocument::of).collect(),
             id: view.part.job,
             links,
             point_in_time: matches!(restore.point, Point::Millisecond(_) | Point::Time(_)),
@@ -107,12 +111,43 @@ fn status_name(state: State) -> &'static str {
     }
 }
 
+/// What of a file stays the same when it is downloaded.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "RestoreJobHash")]
+struct HashDocument<'a> {
+    file_name: &'a str,
+    /// In hexadecimal digits.
+    hash: &'a str,
+    /// `SHA256`.
+    type_name: &'static str,
+}
+
+impl<'a> HashDocument<'a> {
+    fn of(file: &'a File) -> HashDocument<'a> {
+        HashDocument { file_name: &file.name, hash: &file.sha256, type_name: "SHA256" }
+    }
+}
+
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "RestoreJobDelivery")]
 struct DeliveryDocument<'a> {
-    /// `AUTOMATED_RESTORE`.
+    /// How many hours the file can be downloaded; this and the next three with `HTTP` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiration_hours: Option<u32>,
+    /// Until when, once it is ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<Date>,
+    /// How often it can be: once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_downloads: Option<u32>,
+    /// `AUTOMATED_RESTORE` or `HTTP`.
     method_name: &'static str,
+    /// `READY`, `EXPIRED` or, once it was downloaded, `MAX_DOWNLOADS_EXCEEDED`; not before it is ready, nor when its
+    /// restore was cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_name: Option<&'static str>,
     /// If the target is kept here.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Id>")]
@@ -124,20 +159,40 @@ struct DeliveryDocument<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Id>")]
     target_group_id: Option<ProjectId>,
+    /// The link of the file while it is `READY`: whoever has it can download the file. For those with `GROUP_OWNER`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<&'a str>,
 }
 
 impl<'a> DeliveryDocument<'a> {
     /// The hosts of a target that is not kept here are for the operator: they do not go in.
     fn of(view: &RestoreJobView<'a>) -> DeliveryDocument<'a> {
+        let restore = view.restore;
+        let (hours, target) = match restore.target {
+            Target::Download { hours } => (Some(hours), None),
+            Target::Cluster(id) => (None, Some(id)),
+            Target::Hosts(_) => (None, None),
+        };
         DeliveryDocument {
-            method_name: "AUTOMATED_RESTORE",
-            target_cluster_id: match view.restore.target {
-                Target::Cluster(id) => Some(id),
-                Target::Hosts(_) => None,
-            },
+            expiration_hours: hours,
+            expires: restore.expires().map(Date),
+            max_downloads: hours.map(|_| 1),
+            method_name: if hours.is_some() { "HTTP" } else { "AUTOMATED_RESTORE" },
+            status_name: restore.standing(view.part, view.now).and_then(delivery_status),
+            target_cluster_id: target,
             target_cluster_name: view.target.map(|cluster| cluster.name.as_str()),
             target_group_id: view.target.map(|cluster| cluster.project),
+            url: view.url,
         }
+    }
+}
+
+fn delivery_status(standing: Standing) -> Option<&'static str> {
+    match standing {
+        Standing::Ready(_) => Some("READY"),
+        Standing::Expired(_) => Some("EXPIRED"),
+        Standing::Downloaded(_) => Some("MAX_DOWNLOADS_EXCEEDED"),
+        Standing::Preparing | Standing::Withdrawn => None,
     }
 }
 
@@ -161,6 +216,9 @@ struct Progress {
     /// What to do about one that is broken.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'static str>,
+    /// Of the file, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_size: Option<u64>,
     /// `config`, or `shard-` and the shard's name, with all but letters, digits, `_`, `-` and `.` as %XX.
     part: String,
     /// `QUEUED`, `CHECKING`, `LOADING`, `VERIFYING`, `OPENING`, `FINISHED`, `BROKEN` or `KILLED`: of the restore.
@@ -175,7 +233,7 @@ struct Progress {
     /// What came of comparing all of the target with what was to be written.
     #[serde(skip_serializing_if = "Option::is_none")]
     verification: Option<VerificationDocument>,
-    /// What is in the target already.
+    /// What is in the target, or in the file, already.
     written: AmountDocument,
 }
 
@@ -209,6 +267,7 @@ impl Progress {
             ended: restore.ended.map(Date),
             expected: AmountDocument::of(part.expected),
             failure: restore.failure.as_ref().map(|_| failure),
+            file_size: part.file.as_ref().map(|file| file.bytes),
             part: part.id.key(),
             state: restore.state,
             target_shard: part.shard.clone(),

@@ -27,8 +27,8 @@ use futures::FutureExt;
 use http::header::{ACCEPT, ALLOW, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response};
-use http_body::Body;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body::Body as HttpBody;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -43,11 +43,12 @@ use crate::digest::Verifier;
 use crate::error::{Code, Refusal};
 use crate::headers::only;
 use crate::oauth;
-use crate::operations::{Access, Call, Found, Operation, Query, Routes};
+use crate::operations::{Access, Call, Found, Operation, Query, Routes, without_token};
 use crate::query::Common;
 use crate::rates::{ATLAS_V2, Allowance, Rates};
 use crate::reads::{Asking, Reads};
-use crate::respond::{JSON, Reply, Style, Written};
+use crate::respond::{Body, JSON, Reply, Style, Written};
+use crate::sending::Turns;
 use crate::server::{self, Peer};
 use crate::state::ApiState;
 use crate::surface::Surface;
@@ -71,8 +72,10 @@ pub struct Interface {
     v2: Rates,
     v1: Option<Rates>,
     audit: Audit,
-    /// Writes under way, each of which goes on if its client goes away.
-    writes: TaskTracker,
+    /// Files that are on their way.
+    pub(crate) sending: Turns,
+    /// Writes under way, each of which goes on if its client goes away; and what sends files, which ends then.
+    pub(crate) writes: TaskTracker,
 }
 
 /// When a request came in.
@@ -121,6 +124,7 @@ impl Interface {
             v2: Rates::new(ATLAS_V2),
             v1: outside.settings.rate.map(Rates::new),
             audit: Audit::start(outside.catalog.clone(), outside.settings.audit, outside.clock.clone()),
+            sending: Turns::default(),
             writes: TaskTracker::new(),
             outside,
         }
@@ -136,9 +140,9 @@ impl Interface {
         self.audit.close(limit).await;
     }
 
-    pub async fn answer<B>(self: &Arc<Self>, request: Request<B>, peer: Peer) -> Response<Full<Bytes>>
+    pub async fn answer<B>(self: &Arc<Self>, request: Request<B>, peer: Peer) -> Response<Body>
     where
-        B: Body + Send + 'static,
+        B: HttpBody + Send + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
@@ -161,9 +165,9 @@ impl Interface {
         body: B,
         peer: Peer,
         early: Option<(Moment, Identified)>,
-    ) -> Response<Full<Bytes>>
+    ) -> Response<Body>
     where
-        B: Body + Send + 'static,
+        B: HttpBody + Send + 'static,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
@@ -224,7 +228,7 @@ impl Interface {
         known: &mut Known,
     ) -> Result<Ready, Refusal>
     where
-        B: Body + Send,
+        B: HttpBody + Send,
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
@@ -252,7 +256,7 @@ impl Interface {
             }
             Found::Nothing => {
                 common?;
-                return Err(Refusal::new(Code::ResourceNotFound, [path]));
+                return Err(Refusal::new(Code::ResourceNotFound, [without_token(path)]));
             }
         };
         match operation.query {
@@ -369,7 +373,7 @@ impl Interface {
 }
 
 impl server::Service for Interface {
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         Interface::answer(self, request, peer).await
     }
 }
@@ -401,7 +405,7 @@ fn target(head: &Parts) -> &str {
 /// than some clients bear.
 async fn drained<B>(body: B, http: http::Version) -> bool
 where
-    B: Body + Send + 'static,
+    B: HttpBody + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -422,7 +426,7 @@ where
 
 async fn read<B>(body: B, largest: usize) -> Result<Bytes, Refusal>
 where
-    B: Body + Send,
+    B: HttpBody + Send,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {

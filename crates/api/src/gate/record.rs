@@ -8,6 +8,7 @@ use stillpoint_catalog::AuditEntry;
 
 use super::{Interface, Known};
 use crate::error::{Code, Refusal, shortened};
+use crate::operations::without_token;
 use crate::respond::Reply;
 
 /// What a terminal might take for more than text.
@@ -18,6 +19,7 @@ impl Interface {
         let entry = match done {
             Ok(Reply { status, audit: Some(note), .. }) => {
                 entry(head, known, status.as_u16(), note.error).map(|entry| AuditEntry {
+                    action: note.action.clone().unwrap_or_else(|| entry.action.clone()),
                     actor: entry.actor.clone().or_else(|| note.actor.clone()),
                     refused: note.refused,
                     ..entry
@@ -55,7 +57,7 @@ fn entry_of(head: &Parts, known: &Known, refusal: &Refusal) -> Option<AuditEntry
 fn entry(head: &Parts, known: &Known, status: u16, error: Option<&str>) -> Option<AuditEntry> {
     let actor = known.credential.as_ref().map(|credential| credential.login.clone());
     // A query may be anything; what is done to what is in the path.
-    let path = utf8_percent_encode(head.uri.path(), UNPRINTABLE);
+    let path = utf8_percent_encode(without_token(head.uri.path()), UNPRINTABLE);
     let action = shortened(&format!("{} {path}", head.method));
     Some(AuditEntry {
         actor: actor.or_else(|| known.claimed.clone()),

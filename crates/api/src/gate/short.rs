@@ -3,20 +3,17 @@
 
 use http::Response;
 use http::request::Parts;
-use http_body_util::Full;
-
-use bytes::Bytes;
 
 use super::admission::Identified;
 use super::{Interface, Known, Moment, reply};
 use crate::query::Common;
-use crate::respond::Style;
+use crate::respond::{Body, Style};
 use crate::server::Peer;
 use crate::surface::Surface;
 
 /// What came of it.
 pub(super) enum Early {
-    Answered(Response<Full<Bytes>>),
+    Answered(Response<Body>),
     /// Who asks is known, as of that moment. A count of its nonce was taken, so that it must not be asked
     /// again; and what it may do must be read from the same version of the catalog as it was.
     Identified(Moment, Identified),

@@ -5,6 +5,7 @@ mod call;
 mod checkpoints;
 mod clusters;
 mod common;
+mod downloads;
 mod projects;
 mod restore_jobs;
 mod routes;
@@ -22,6 +23,7 @@ use crate::respond::Reply;
 use crate::version::{FIRST, Version};
 
 pub use call::Call;
+pub use downloads::{url as download_url, without_token};
 pub use routes::{Found, Route, Routes};
 pub use snapshots::FIELDS as SNAPSHOT_FIELDS;
 
@@ -128,5 +130,5 @@ pub fn all() -> impl Iterator<Item = &'static Operation> {
 
 /// What is there once.
 pub fn common() -> impl Iterator<Item = &'static Operation> {
-    common::OPERATIONS.iter()
+    common::OPERATIONS.iter().chain(downloads::OPERATIONS)
 }

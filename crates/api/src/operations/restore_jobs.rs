@@ -8,18 +8,19 @@ mod asked;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
+use secrecy::ExposeSecret;
 use stillpoint_catalog::{CatalogError, Cluster, Holdings, Page};
 use stillpoint_core::checkpoint::{PartId, State as CheckpointState};
-use stillpoint_core::restore::{Amount, Options, Part, Point, Restore, Target};
+use stillpoint_core::restore::{Amount, Options, Part, Point, Restore, Standing, Target};
 use stillpoint_core::{ClusterTime, RestoreId, Role};
 
-use super::{Access, Call, Operation, Query, RequestBody, VERSIONS};
+use super::{Access, Call, Operation, Query, RequestBody, VERSIONS, download_url};
 use crate::body;
 use crate::document::{ListDocument, RestoreJobDocument, RestoreJobView};
 use crate::error::{Code, Refusal};
 use crate::query::{self, Paging};
 use crate::respond::Reply;
-use asked::{Asked, Delivery, FIELDS, Named, POINT_IN_TIME, asked, body_schema};
+use asked::{Asked, Delivery, Destination, FIELDS, Named, POINT_IN_TIME, asked, body_schema};
 
 const COLLECTION: &str = "/groups/{groupId}/clusters/{cluster}/restoreJobs";
 const ITEM: &str = "/groups/{groupId}/clusters/{cluster}/restoreJobs/{jobId}";
@@ -33,7 +34,7 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Project(Role::GroupReadOnly),
         summary: "List the restore jobs of a cluster",
         about: "Those from the cluster, the newest restore first. A restore has a job for each shard, and one for the \
-                config servers.",
+                config servers. The links of files to be downloaded are told to those who have `GROUP_OWNER` only.",
         tag: TAG,
         query: Query::ListOfRestoreJobs,
         body: None,
@@ -64,8 +65,10 @@ pub const OPERATIONS: &[Operation] = &[
         method: Method::POST,
         path: COLLECTION,
         access: Access::Project(Role::GroupOwner),
-        summary: "Restore a cluster into another",
-        about: "Into a cluster that is kept here and is empty; the client needs `GROUP_OWNER` in its project, too. The \
+        summary: "Restore a cluster into another, or as files to be downloaded",
+        about: "Into a cluster that is kept here and is empty; the client needs `GROUP_OWNER` in its project, too. Or, \
+                with the delivery method `HTTP`, as an archive of each part: once they are `FINISHED`, each job has \
+                the `delivery.url` of its file, its hash, and until when it can be downloaded, once. The \
                 restore is queued, and begins within moments; ask for its jobs until they are no longer \
                 `IN_PROGRESS`. Of restores from a cluster one is done at a time, and of those into a cluster. The \
                 reply lists the jobs.",
@@ -77,7 +80,6 @@ pub const OPERATIONS: &[Operation] = &[
         refusals: &[
             Code::MissingAttribute,
             Code::InvalidEnumValue,
-            Code::UnsupportedDeliveryMethod,
             Code::RestoreIntoItself,
             Code::CheckpointNotFound,
             Code::SnapshotNotFound,
@@ -94,7 +96,8 @@ pub const OPERATIONS: &[Operation] = &[
         access: Access::Project(Role::GroupOwner),
         summary: "Cancel a restore",
         about: "This product's own. The whole restore ends, with all of its jobs, and they can still be read: ask for \
-                one until it is `KILLED`. What was written by then stays in the target.",
+                one until it is `KILLED`. What was written by then stays in the target. Files that can be downloaded \
+                still go, and their links with them.",
         tag: TAG,
         query: Query::Common,
         body: None,
@@ -129,7 +132,13 @@ async fn create(call: &Call) -> Result<Reply, Refusal> {
     Paging::parse(call.query())?;
     let members = body::object(call.headers(), &call.body, FIELDS)?;
     let Asked { delivery, point } = asked(members)?;
-    let target = target(call, &cluster, &delivery).await?;
+    let (into, target) = match &delivery {
+        Delivery::Into(destination) => {
+            let target = target(call, &cluster, destination).await?;
+            (Target::Cluster(target.id), Some(target))
+        }
+        Delivery::Download { hours } => (Target::Download { hours: *hours }, None),
+    };
     let (time, parts) = stored(call, &cluster, point).await?;
 
     let job = |(part, expected)| Part {
@@ -139,22 +148,28 @@ async fn create(call: &Call) -> Result<Reply, Refusal> {
         expected,
         written: Amount::default(),
         doing: None,
+        file: None,
     };
-    let (id, options) = (RestoreId::new(call.now, call.chance()), Options { verify: true, ..Options::default() });
+    // Files are not read again: who downloads one has its hash.
+    let options = Options { verify: target.is_some(), ..Options::default() };
+    let id = RestoreId::new(call.now, call.chance());
     let restore = Restore {
         parts: parts.into_iter().map(job).collect(),
-        ..Restore::queued(id, cluster.id, call.now, point, time, Target::Cluster(target.id), options)
+        ..Restore::queued(id, cluster.id, call.now, point, time, into, options)
     };
     if let Err(error) = call.catalog().queue_restore(&restore, None).await {
         return Err(match error {
             CatalogError::RestoreUnderWay(other) => {
                 let from_here = call.catalog().restore(cluster.id, other).await?.is_some();
-                let name = if from_here { call.cluster_text() } else { &target.name };
+                let name = target.as_ref().filter(|_| !from_here).map_or(call.cluster_text(), |target| &target.name);
                 Refusal::new(Code::RestoreInProgress, [name])
             }
             // Removed since they were looked up.
             CatalogError::Gone("cluster") => call.no_cluster(cluster.project),
-            CatalogError::Gone(_) => delivery.no_cluster(),
+            CatalogError::Gone(_) => match &delivery {
+                Delivery::Into(destination) => destination.no_cluster(),
+                Delivery::Download { .. } => call.no_cluster(cluster.project),
+            },
             other => other.into(),
         });
     }
@@ -183,7 +198,9 @@ async fn reply(call: &Call, cluster: &Cluster, restore: &Restore, part: usize) -
     let place = call.place(cluster)?;
     let part = restore.parts.get(part).ok_or_else(|| not_found(call))?;
     let target = kept_target(call, restore).await?;
-    let view = RestoreJobView { place: &place, restore, part, target: target.as_deref() };
+    let url = link(call, restore, part)?;
+    let view =
+        RestoreJobView { place: &place, restore, part, target: target.as_deref(), now: call.now, url: url.as_deref() };
     call.one(StatusCode::OK, &RestoreJobDocument::one(&view))
 }
 
@@ -203,18 +220,37 @@ async fn reply_list(
     for restore in restores {
         targets.push(kept_target(call, restore).await?);
     }
-    let jobs = restores.iter().zip(&targets).flat_map(|(restore, target)| {
-        restore.parts.iter().map(|part| RestoreJobView { place: &place, restore, part, target: target.as_deref() })
+    let mut found = Vec::new();
+    for (restore, target) in restores.iter().zip(&targets) {
+        for part in &restore.parts {
+            found.push((restore, part, target.as_deref(), link(call, restore, part)?));
+        }
+    }
+    let jobs = found.iter().map(|(restore, part, target, url)| RestoreJobView {
+        place: &place,
+        restore,
+        part,
+        target: *target,
+        now: call.now,
+        url: url.as_deref(),
     });
-    let jobs: Vec<_> = jobs.collect();
-    call.list_of(&url, &jobs, RestoreJobDocument::item)
+    call.list_of(&url, &jobs.collect::<Vec<_>>(), RestoreJobDocument::item)
+}
+
+/// Where the file of a part is to be had, for those who may ask for a restore: whoever has the link has all data.
+fn link(call: &Call, restore: &Restore, part: &Part) -> Result<Option<String>, Refusal> {
+    let role = call.credential()?.roles.get(&call.project()?);
+    let may = role.is_some_and(|role| *role >= Role::GroupOwner);
+    let is_ready = matches!(restore.standing(part, call.now), Some(Standing::Ready(_)));
+    let token = || call.catalog().download_token(part.job);
+    Ok((may && is_ready).then(|| download_url(&call.base, token().expose_secret())))
 }
 
 /// The cluster that a restore is into, if it is kept here still.
 async fn kept_target(call: &Call, restore: &Restore) -> Result<Option<Arc<Cluster>>, Refusal> {
     match restore.target {
         Target::Cluster(id) => Ok(call.interface.reads.cluster(call.catalog(), call.version, id).await?),
-        Target::Hosts(_) => Ok(None),
+        Target::Hosts(_) | Target::Download { .. } => Ok(None),
     }
 }
 
@@ -235,7 +271,7 @@ fn not_found(call: &Call) -> Refusal {
 }
 
 /// The cluster to restore into: the client must own its project, too.
-async fn target(call: &Call, source: &Cluster, delivery: &Delivery) -> Result<Cluster, Refusal> {
+async fn target(call: &Call, source: &Cluster, delivery: &Destination) -> Result<Cluster, Refusal> {
     // Nothing is told of a project to whom it does not belong.
     if call.credential()?.roles.get(&delivery.project).is_none_or(|role| *role < Role::GroupOwner) {
         return Err(Refusal::new(Code::AccessForbidden, [&delivery.project.to_string()]));

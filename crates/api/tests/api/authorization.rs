@@ -45,6 +45,8 @@ const RULES: &[(&str, Access, u16)] = &[
     ("revokeToken", Access::Client, 401),
     ("getOpenapi", Access::Open, 200),
     ("getReference", Access::Open, 200),
+    // Of no link that there is.
+    ("getDownload", Access::Open, 404),
 ];
 
 /// Everybody, and where they ask from.
@@ -102,6 +104,7 @@ async fn ask(lab: &Lab, route: &Route, caller: (&str, &str)) -> Reply {
         .replace("{clusterId}", CLUSTER)
         .replace("{checkpointId}", CHECKPOINT)
         .replace("{snapshotId}", SNAPSHOT)
+        .replace("{token}", JOB)
         .replace("{jobId}", if route.operation.id == CANCEL { RUNNING_JOB } else { JOB });
     let method = &route.operation.method;
     let mut request = Request::builder().method(method.clone()).uri(&path);

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use stillpoint_api::tls::{TlsError, follow, from_files};
-use stillpoint_api::{Limits, Options, Peer, Service};
+use stillpoint_api::{Body, Limits, Options, Peer, Service};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -28,10 +28,10 @@ struct Slow {
 }
 
 impl Service for Slow {
-    async fn answer(self: &Arc<Self>, _: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+    async fn answer(self: &Arc<Self>, _: Request<Incoming>, peer: Peer) -> Response<Body> {
         self.began.notify_one();
         self.go.notified().await;
-        Response::new(Full::from(format!("done for {peer:?}")))
+        Response::new(Either::Left(Full::from(format!("done for {peer:?}"))))
     }
 }
 
@@ -333,8 +333,8 @@ async fn a_tls_handshake_that_does_not_come_in_time_ends_the_connection() {
 struct Large;
 
 impl Service for Large {
-    async fn answer(self: &Arc<Self>, _: Request<Incoming>, _: Peer) -> Response<Full<Bytes>> {
-        Response::new(Full::from(vec![b'x'; 64 << 20]))
+    async fn answer(self: &Arc<Self>, _: Request<Incoming>, _: Peer) -> Response<Body> {
+        Response::new(Either::Left(Full::from(vec![b'x'; 64 << 20])))
     }
 }
 

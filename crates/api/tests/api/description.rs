@@ -139,6 +139,7 @@ fn what_there_is_at_a_glance() {
     PATCH /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/snapshots/{snapshotId} updateGroupClusterSnapshot 200,400,401,403,404,406,410,413,415,429,500,503
     DELETE /api/atlas/v2/groups/{groupId}/clusters/{clusterName}/snapshots/{snapshotId} deleteGroupClusterSnapshot 204,400,401,403,404,406,410,429,500,503
     GET /api/docs getReference 200,400,500,503
+    GET /api/downloads/{token} getDownload 200,206,400,404,409,410,416,500,503
     POST /api/oauth/revoke revokeToken 200,400,403,413,429,500,503,401
     POST /api/oauth/token createToken 200,400,403,413,429,500,503,401
     GET /api/openapi.json getOpenapi 200,400,500,503

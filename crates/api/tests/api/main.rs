@@ -7,6 +7,7 @@ mod connections;
 mod coverage;
 mod description;
 mod documents;
+mod downloads;
 mod errors;
 mod lists;
 mod malformed;

@@ -289,7 +289,6 @@ async fn every_code_reads_as_it_is_published() {
     400 INVALID_ATTRIBUTE {"detail":"Invalid attribute ONE specified: a cluster is not restored into itself. Name one that is empty.","error":400,"errorCode":"INVALID_ATTRIBUTE","parameters":["ONE"],"reason":"Bad Request"}
     400 MISSING_ATTRIBUTE {"detail":"The required attribute ONE was not specified.","error":400,"errorCode":"MISSING_ATTRIBUTE","parameters":["ONE"],"reason":"Bad Request"}
     400 INVALID_ENUM_VALUE {"detail":"An invalid enumeration value ONE was specified.","error":400,"errorCode":"INVALID_ENUM_VALUE","parameters":["ONE"],"reason":"Bad Request"}
-    400 UNSUPPORTED_DELIVERY_METHOD {"detail":"The delivery method ONE is not supported.","error":400,"errorCode":"UNSUPPORTED_DELIVERY_METHOD","parameters":["ONE"],"reason":"Bad Request"}
     400 INVALID_CLUSTER_CHECKPOINT_INTERVAL {"detail":"Invalid cluster checkpoint interval ONE: it must be 15, 30 or 60 minutes.","error":400,"errorCode":"INVALID_CLUSTER_CHECKPOINT_INTERVAL","parameters":["ONE"],"reason":"Bad Request"}
     400 INVALID_JSON {"detail":"The request body must be a JSON object.","error":400,"errorCode":"INVALID_JSON","parameters":[],"reason":"Bad Request"}
     400 MALFORMED_JSON {"detail":"The request body is not well-formed JSON.","error":400,"errorCode":"MALFORMED_JSON","parameters":[],"reason":"Bad Request"}
@@ -312,6 +311,7 @@ async fn every_code_reads_as_it_is_published() {
     404 CHECKPOINT_NOT_FOUND {"detail":"No checkpoint with ID ONE exists for cluster TWO.","error":404,"errorCode":"CHECKPOINT_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
     404 SNAPSHOT_NOT_FOUND {"detail":"No snapshot with ID ONE exists for cluster TWO.","error":404,"errorCode":"SNAPSHOT_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
     404 RESTORE_JOB_NOT_FOUND {"detail":"No restore job with ID ONE exists for cluster TWO.","error":404,"errorCode":"RESTORE_JOB_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
+    404 DOWNLOAD_NOT_FOUND {"detail":"No file has this link.","error":404,"errorCode":"DOWNLOAD_NOT_FOUND","parameters":[],"reason":"Not Found"}
     404 RESOURCE_NOT_FOUND {"detail":"Cannot find resource ONE.","error":404,"errorCode":"RESOURCE_NOT_FOUND","parameters":["ONE"],"reason":"Not Found"}
     405 METHOD_NOT_ALLOWED {"detail":"This resource does not have the method ONE.","error":405,"errorCode":"METHOD_NOT_ALLOWED","parameters":["ONE"],"reason":"Method Not Allowed"}
     406 INVALID_VERSION_DATE {"detail":"The Accept header asks for no version that this resource has. Ask for application/vnd.atlas.ONE+json or a later date.","error":406,"errorCode":"INVALID_VERSION_DATE","parameters":["ONE"],"reason":"Not Acceptable"}
@@ -319,10 +319,13 @@ async fn every_code_reads_as_it_is_published() {
     409 SNAPSHOT_IN_PROGRESS {"detail":"Snapshot ONE of cluster TWO is not yet finished.","error":409,"errorCode":"SNAPSHOT_IN_PROGRESS","parameters":["ONE","TWO"],"reason":"Conflict"}
     409 ATLAS_CLUSTER_RESTORE_IN_PROGRESS {"detail":"A restore of cluster ONE is in progress.","error":409,"errorCode":"ATLAS_CLUSTER_RESTORE_IN_PROGRESS","parameters":["ONE"],"reason":"Conflict"}
     409 RESTORE_JOB_ENDED {"detail":"Restore job ONE of cluster TWO has ended: there is nothing to be cancelled.","error":409,"errorCode":"RESTORE_JOB_ENDED","parameters":["ONE","TWO"],"reason":"Conflict"}
+    409 DOWNLOAD_IN_PROGRESS {"detail":"The file is being downloaded. Try again if that breaks off.","error":409,"errorCode":"DOWNLOAD_IN_PROGRESS","parameters":[],"reason":"Conflict"}
     409 NO_CHECKPOINT_FOR_PIT_RESTORE {"detail":"Cluster ONE cannot be restored to TWO: THREE","error":409,"errorCode":"NO_CHECKPOINT_FOR_PIT_RESTORE","parameters":["ONE","TWO","THREE"],"reason":"Conflict"}
     410 VERSION_GONE {"detail":"The version of ONE of this resource is no longer served. Ask for a later date.","error":410,"errorCode":"VERSION_GONE","parameters":["ONE"],"reason":"Gone"}
+    410 DOWNLOAD_GONE {"detail":"The file of this link is gone: ONE. Ask for a new restore job with the delivery method HTTP.","error":410,"errorCode":"DOWNLOAD_GONE","parameters":["ONE"],"reason":"Gone"}
     413 PAYLOAD_TOO_LARGE {"detail":"The request body is larger than ONE bytes.","error":413,"errorCode":"PAYLOAD_TOO_LARGE","parameters":["ONE"],"reason":"Payload Too Large"}
     415 UNSUPPORTED_MEDIA_TYPE {"detail":"The request body must be application/json.","error":415,"errorCode":"UNSUPPORTED_MEDIA_TYPE","parameters":[],"reason":"Unsupported Media Type"}
+    416 RANGE_NOT_SATISFIABLE {"detail":"The range begins behind the end of the file, which has ONE bytes.","error":416,"errorCode":"RANGE_NOT_SATISFIABLE","parameters":["ONE"],"reason":"Range Not Satisfiable"}
     429 RATE_LIMITED {"detail":"Too many requests: try again in ONE seconds.","error":429,"errorCode":"RATE_LIMITED","parameters":["ONE"],"reason":"Too Many Requests"}
     404 BACKUP_CONFIG_NOT_FOUND {"detail":"No backup configuration exists for cluster ONE in group TWO.","error":404,"errorCode":"BACKUP_CONFIG_NOT_FOUND","parameters":["ONE","TWO"],"reason":"Not Found"}
     500 UNEXPECTED_ERROR {"detail":"Unexpected error.","error":500,"errorCode":"UNEXPECTED_ERROR","parameters":[],"reason":"Internal Server Error"}

@@ -496,7 +496,12 @@ async fn a_body_that_is_none_of_a_restore_is_refused() {
             "MISSING_ATTRIBUTE",
             "checkpointId, snapshotId, oplogTs or pointInTimeUTCMillis",
         ),
-        (json!({"delivery": delivery("HTTP"), "checkpointId": CHECKPOINT}), 400, "UNSUPPORTED_DELIVERY_METHOD", "HTTP"),
+        (
+            json!({"delivery": delivery("HTTP"), "checkpointId": CHECKPOINT}),
+            400,
+            "INVALID_ATTRIBUTE",
+            "delivery.targetClusterName",
+        ),
         (json!({"delivery": delivery("SCP"), "checkpointId": CHECKPOINT}), 400, "INVALID_ENUM_VALUE", "SCP"),
         (
             json!({"delivery": delivery("AUTOMATED_RESTORE"), "checkpointId": "x"}),
@@ -510,7 +515,7 @@ async fn a_body_that_is_none_of_a_restore_is_refused() {
         assert_eq!((reply.status.as_u16(), &json["errorCode"]), (status, &json!(code)), "{body}");
         assert_eq!(json["parameters"], json!([parameter]));
         let field = &json["badRequestDetail"]["fields"][0]["field"];
-        let expected = if code.contains("METHOD") || code.contains("ENUM") { "delivery.methodName" } else { parameter };
+        let expected = if code.contains("ENUM") { "delivery.methodName" } else { parameter };
         assert_eq!(field, expected, "version 2 says what is wrong once more");
     }
     assert_eq!(lab.catalog.restores(cluster(), Page::ALL).await.unwrap(), [finished_restore()]);

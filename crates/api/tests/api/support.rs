@@ -132,6 +132,7 @@ impl Lab {
     /// checkpoint, three snapshots, which are too late for it, and a restore that is finished; and an empty one.
     pub async fn with(settings: Settings) -> Lab {
         let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { downloads: folder.path().join("downloads"), ..settings };
         let sealer = Sealer::from_file(&folder.path().join("key")).unwrap();
         let catalog = SqliteCatalog::open(&folder.path().join("catalog"), sealer).unwrap();
         let created = time("2026-01-01T00:00:00Z");
@@ -443,6 +444,7 @@ pub fn finished_restore() -> Restore {
         expected: amount,
         written: amount,
         doing: None,
+        file: None,
     };
     let shard = PartId::Shard("Cluster0-shard-0".into());
     let verified = PartVerification { equal: 2, documents: 1_000, ..PartVerification::new(shard.clone()) };

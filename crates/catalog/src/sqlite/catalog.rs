@@ -11,19 +11,20 @@ use jiff::Timestamp;
 use rusqlite::params;
 use secrecy::SecretString;
 use stillpoint_core::checkpoint::{Checkpoint, PartId};
-use stillpoint_core::restore::{Mark, Restore};
+use stillpoint_core::drill::{self, Drill};
+use stillpoint_core::restore::{Gone, Mark, Restore};
 use stillpoint_core::schedule::{Schedule, Setting};
 use stillpoint_core::snapshot::Snapshot;
 use stillpoint_core::stream::{CaptureReport, Gap, Segment, StoredToken, Stream};
 use stillpoint_core::verification::Verification;
 use stillpoint_core::{
-    CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime, ProjectId, RestoreId, Role, SnapshotId,
-    VaultId,
+    CatalogId, CheckpointId, ClusterId, ClusterTime, CredentialId, DrillId, OpTime, ProjectId, RestoreId, Role,
+    SnapshotId, VaultId,
 };
 
 use super::{
-    SqliteCatalog, audit, checkpoints, credentials, gaps, identity, leases, restores, retention, rows, segments,
-    snapshots, streams,
+    SqliteCatalog, audit, checkpoints, credentials, drills, gaps, identity, leases, restores, retention, rows,
+    segments, snapshots, streams,
 };
 use super::{store, unless_gone, unless_taken};
 use crate::{
@@ -477,6 +478,53 @@ impl Catalog for SqliteCatalog {
 
     async fn cancel_restore(&self, cluster: ClusterId, id: RestoreId, now: Timestamp) -> Result<Restore> {
         self.write(move |transaction, _| restores::cancel(transaction, cluster, id, now)).await
+    }
+
+    async fn queue_drill(&self, drill: &Drill) -> Result<()> {
+        let drill = drill.clone();
+        self.write(move |transaction, _| drills::queue(transaction, &drill)).await
+    }
+
+    async fn save_drill(&self, lease: &Lease, drill: &Drill) -> Result<()> {
+        let (lease, drill) = (lease.clone(), drill.clone());
+        self.write(move |transaction, _| drills::save(transaction, &lease, &drill)).await
+    }
+
+    async fn drill(&self, cluster: ClusterId, id: DrillId) -> Result<Option<Drill>> {
+        self.read(|connection| drills::one_of(connection, cluster, id))
+    }
+
+    async fn drills(&self, cluster: ClusterId, page: Page) -> Result<Vec<Drill>> {
+        self.read(|connection| drills::page(connection, cluster, page))
+    }
+
+    async fn unfinished_drill(&self, cluster: ClusterId) -> Result<Option<Drill>> {
+        self.read(|connection| drills::unfinished(connection, cluster))
+    }
+
+    async fn drill_schedule(&self, cluster: ClusterId) -> Result<Option<drill::Schedule>> {
+        self.read(|connection| drills::schedule(connection, cluster))
+    }
+
+    async fn set_drill_schedule(&self, cluster: ClusterId, schedule: Option<&drill::Schedule>) -> Result<()> {
+        let schedule = schedule.cloned();
+        self.write(move |transaction, _| drills::set_schedule(transaction, cluster, schedule.as_ref())).await
+    }
+
+    fn download_token(&self, job: RestoreId) -> SecretString {
+        restores::token(&self.0.sealer, job)
+    }
+
+    fn job_of_token(&self, token: &str) -> Option<RestoreId> {
+        restores::job_of(&self.0.sealer, token)
+    }
+
+    async fn download(&self, job: RestoreId) -> Result<Option<Restore>> {
+        self.read(|connection| restores::download(connection, job))
+    }
+
+    async fn end_download(&self, job: RestoreId, gone: Gone) -> Result<()> {
+        self.write(move |transaction, _| restores::end_download(transaction, job, gone)).await
     }
 
     async fn drop_segments(&self, lease: &Lease, part: &PartId, before: OpTime, now: Timestamp) -> Result<u64> {

@@ -199,7 +199,8 @@ const STEPS: &[&str] = &[
         PRIMARY KEY (snapshot, part, n)
      ) STRICT, WITHOUT ROWID;",
     // 5: restores, and how far the collections of one that is under way are in its target. `target` is the
-    // cluster of this catalog that it is into, and no reference: that one may be gone when it has ended.
+    // cluster of this catalog that it is into, and no reference: that one may be gone when it has ended. `downloads`
+    // has the jobs of those that go into files. Drills, and when the next ones are.
     "CREATE TABLE restores (
         n INTEGER PRIMARY KEY,
         cluster TEXT NOT NULL REFERENCES clusters ON DELETE CASCADE,
@@ -218,7 +219,24 @@ const STEPS: &[&str] = &[
         collection TEXT NOT NULL,
         record TEXT NOT NULL,
         PRIMARY KEY (restore, part, collection)
-     ) STRICT, WITHOUT ROWID;",
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE drills (
+        cluster TEXT NOT NULL REFERENCES clusters ON DELETE CASCADE,
+        id TEXT NOT NULL,
+        ended INTEGER NOT NULL,
+        record TEXT NOT NULL,
+        PRIMARY KEY (cluster, id)
+     ) STRICT, WITHOUT ROWID;
+     CREATE UNIQUE INDEX one_unfinished_drill ON drills (cluster) WHERE ended = 0;
+     CREATE TABLE drill_schedules (
+        cluster TEXT PRIMARY KEY REFERENCES clusters ON DELETE CASCADE,
+        record TEXT NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE downloads (
+        job TEXT PRIMARY KEY,
+        restore INTEGER NOT NULL REFERENCES restores ON DELETE CASCADE
+     ) STRICT, WITHOUT ROWID;
+     CREATE INDEX downloads_by_restore ON downloads (restore);",
 ];
 
 /// The tables that replies are made of. Triggers count their changes, whoever makes them; leases, the

@@ -9,6 +9,7 @@ mod audit;
 mod catalog;
 mod checkpoints;
 mod credentials;
+mod drills;
 mod gaps;
 mod identity;
 mod leases;

@@ -1,9 +1,9 @@
-//! That no statement on segments, on restores or on the blobs of snapshots walks through all of them or sorts
+//! That no statement on segments, restores, drills or the blobs of snapshots walks through all of them or sorts
 //! them: an append, the last segment and a page take as long with hundreds of thousands as with none.
 
 use rusqlite::types::Value;
 
-use super::{SqliteCatalog, lock, restores, retention, segments, snapshots};
+use super::{SqliteCatalog, drills, lock, restores, retention, segments, snapshots};
 
 /// SQLite's steps for a statement, one a line.
 fn plan(catalog: &SqliteCatalog, sql: &str) -> String {
@@ -112,6 +112,28 @@ fn every_statement_on_restores_finds_its_rows_by_an_index() {
         (restores::ADD_MARK, ""),
         (restores::MARKS, marks),
         (restores::FORGET_MARKS, marks),
+        (restores::ADD_DOWNLOAD, ""),
+        (restores::DOWNLOAD, "SEARCH downloads USING PRIMARY KEY (job=?)"),
+        (restores::DOWNLOAD, "SEARCH restores USING INTEGER PRIMARY KEY (rowid=?)"),
+    ] {
+        let plan = plan(&catalog, sql);
+        assert!(plan.contains(step) && !walks(&plan), "{sql}\n{plan}");
+    }
+}
+
+#[test]
+fn every_statement_on_drills_finds_its_rows_by_an_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, key) = (folder.path().join("stillpoint.db"), folder.path().join("stillpoint.key"));
+    let catalog = SqliteCatalog::open_with_key_file(&path, &key).unwrap();
+    for (sql, step) in [
+        (drills::PAGE, "USING PRIMARY KEY (cluster=?)"),
+        (drills::ONE, "USING PRIMARY KEY (cluster=? AND id=?)"),
+        (drills::UNFINISHED, "USING INDEX one_unfinished_drill (cluster=?)"),
+        (drills::WRITE, "USING PRIMARY KEY (cluster=? AND id=?)"),
+        (drills::FORGET, "USING PRIMARY KEY (cluster=? AND id=?)"),
+        (drills::FORGET_RESTORE, "sqlite_autoindex_restores_1 (cluster=? AND id=?)"),
+        (drills::SCHEDULED, "USING PRIMARY KEY (cluster=?)"),
     ] {
         let plan = plan(&catalog, sql);
         assert!(plan.contains(step) && !walks(&plan), "{sql}\n{plan}");
@@ -137,6 +159,9 @@ fn every_reference_has_an_index() {
         ("snapshot_pieces", "snapshot"),
         ("restores", "cluster"),
         ("restore_marks", "restore"),
+        ("drills", "cluster"),
+        ("drill_schedules", "cluster"),
+        ("downloads", "restore"),
     ] {
         let plan = plan(&catalog, &format!("SELECT 1 FROM {table} WHERE {column} = ?1"));
         assert!(!walks(&plan), "{table}\n{plan}");

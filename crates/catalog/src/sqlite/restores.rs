@@ -1,12 +1,12 @@
 //! Rows of restores, the sealed connection strings of their targets, and the marks of one that is under way.
 //!
-//! A restore belongs to the cluster that it is from.
+//! A restore belongs to the cluster that it is from. What is to be downloaded is found by its job alone.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, Transaction, params};
 use secrecy::{ExposeSecret, SecretString};
 use stillpoint_core::checkpoint::PartId;
-use stillpoint_core::restore::{Mark, Restore, State, Target};
+use stillpoint_core::restore::{Gone, Mark, Restore, State, Target};
 use stillpoint_core::{ClusterId, RestoreId};
 
 use super::rows::{self, all, execute, limit, one, record_of, text_of};
@@ -33,6 +33,9 @@ pub(super) const ADD_MARK: &str =
 pub(super) const MARKS: &str =
     "SELECT collection, record FROM restore_marks WHERE restore = ?1 ORDER BY part, collection";
 pub(super) const FORGET_MARKS: &str = "DELETE FROM restore_marks WHERE restore = ?1";
+pub(super) const ADD_DOWNLOAD: &str = "INSERT INTO downloads (job, restore) VALUES (?1, ?2)";
+pub(super) const DOWNLOAD: &str =
+    "SELECT record FROM restores JOIN downloads ON restores.n = downloads.restore WHERE downloads.job = ?1";
 
 fn restore_of(row: &Row) -> Result<Restore> {
     record_of(row, WHAT)
@@ -46,9 +49,9 @@ fn owner(id: RestoreId) -> String {
 pub fn queue(transaction: &Transaction, sealer: &Sealer, restore: &Restore, uri: Option<&SecretString>) -> Result<()> {
     let target = match restore.target {
         Target::Cluster(target) => Some(target),
-        Target::Hosts(_) => None,
+        Target::Hosts(_) | Target::Download { .. } => None,
     };
-    if !restore.state.ended() && target.is_some() == uri.is_some() {
+    if !restore.state.ended() && matches!(restore.target, Target::Hosts(_)) != uri.is_some() {
         return Err(CatalogError::BrokenRule("it has a connection string if and only if its target is not kept here"));
     }
     if let Some(unfinished) = unfinished(transaction, restore.cluster)? {
@@ -72,7 +75,14 @@ pub fn queue(transaction: &Transaction, sealer: &Sealer, restore: &Restore, uri:
         sealed,
         text_of(restore, WHAT)?
     ];
-    execute(transaction, sql, values).map(drop).map_err(|e| unless_gone(e, "cluster", store))
+    execute(transaction, sql, values).map_err(|e| unless_gone(e, "cluster", store))?;
+    if let Target::Download { .. } = restore.target {
+        let n = transaction.last_insert_rowid();
+        for part in &restore.parts {
+            execute(transaction, ADD_DOWNLOAD, params![part.job.to_string(), n]).map_err(store)?;
+        }
+    }
+    Ok(())
 }
 
 pub fn uri(
@@ -122,15 +132,49 @@ fn write(transaction: &Transaction, restore: &Restore) -> Result<()> {
 
 pub fn cancel(transaction: &Transaction, cluster: ClusterId, id: RestoreId, now: Timestamp) -> Result<Restore> {
     let mut restore = one_of(transaction, cluster, id)?.ok_or(CatalogError::Gone("restore"))?;
-    if restore.state.ended() {
+    let can_be_downloaded = restore.can_be_downloaded(now);
+    if restore.state.ended() && !can_be_downloaded {
         return Err(CatalogError::RestoreEnded(id));
     }
     restore.cancelled = true;
-    if restore.state == State::Queued {
+    if restore.state == State::Queued || can_be_downloaded {
         (restore.state, restore.ended, restore.trouble) = (State::Killed, Some(now), None);
     }
     write(transaction, &restore)?;
     Ok(restore)
+}
+
+/// The restore that a job belongs to, if that is to be downloaded.
+pub fn download(connection: &Connection, job: RestoreId) -> Result<Option<Restore>> {
+    one(connection, DOWNLOAD, params![job.to_string()], restore_of)
+}
+
+/// What was noted first stays.
+pub fn end_download(transaction: &Transaction, job: RestoreId, gone: Gone) -> Result<()> {
+    let mut restore = download(transaction, job)?.ok_or(CatalogError::Gone("download"))?;
+    let file = restore.parts.iter_mut().find(|part| part.job == job).and_then(|part| part.file.as_mut());
+    match file {
+        Some(file) if file.gone.is_none() => file.gone = Some(gone),
+        _ => return Ok(()),
+    }
+    write(transaction, &restore)
+}
+
+/// What a link is proved by.
+fn link(job: RestoreId) -> String {
+    format!("download {job}")
+}
+
+/// The job, and what only who has the key can say of it.
+pub fn token(sealer: &Sealer, job: RestoreId) -> SecretString {
+    format!("{job}{}", hex::encode(sealer.proof(&link(job)))).into()
+}
+
+/// Looks nothing up: whoever has no link is told so without a question to the store.
+pub fn job_of(sealer: &Sealer, token: &str) -> Option<RestoreId> {
+    let (job, proof) = token.split_at_checked(24)?;
+    let job = job.parse().ok()?;
+    sealer.proves(&link(job), &hex::decode(proof).ok()?).then_some(job)
 }
 
 fn number(connection: &Connection, cluster: ClusterId, id: RestoreId) -> Result<i64> {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use stillpoint_core::schedule::Schedule;
 use stillpoint_core::{ClusterId, ProjectId};
 
-use super::{checkpoints, restores, retention, snapshots, store};
+use super::{checkpoints, drills, restores, retention, snapshots, store};
 use crate::seal::Sealer;
 use crate::{CatalogError, Cluster, Organization, Project, Result};
 
@@ -180,7 +180,8 @@ pub fn clusters(connection: &Connection, sealer: &Sealer, project: Option<Projec
 /// Its blobs are doomed; whatever else refers to it goes with it.
 pub fn delete_cluster(transaction: &Transaction, id: ClusterId, now: Timestamp) -> Result<()> {
     let restored = restores::unfinished(transaction, id)?.or(restores::unfinished_into(transaction, id)?);
-    if restored.is_some() || checkpoints::unfinished(transaction, id)?.is_some() {
+    let drilled = drills::unfinished(transaction, id)?;
+    if restored.is_some() || drilled.is_some() || checkpoints::unfinished(transaction, id)?.is_some() {
         return Err(CatalogError::InUse("the cluster"));
     }
     snapshots::delete_all(transaction, id, now)?;

@@ -7,6 +7,7 @@
 mod audit;
 mod checkpoints;
 mod credentials;
+mod drills;
 mod leases;
 mod records;
 mod restores;
@@ -26,6 +27,7 @@ use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, CredentialId, OpTime
 pub use audit::*;
 pub use checkpoints::*;
 pub use credentials::*;
+pub use drills::*;
 pub use leases::*;
 pub use records::*;
 pub use restores::*;
@@ -131,6 +133,14 @@ macro_rules! conformance_suite {
             a_snapshot_stays_while_a_restore_may_go_on_from_it,
             removing_a_cluster_waits_for_restores_and_takes_those_from_it_along,
             the_version_counts_restores,
+            one_drill_of_a_cluster_is_unfinished_at_a_time,
+            a_drill_is_written_under_the_newest_lease_never_goes_back_nor_breaks_a_rule,
+            the_newest_drills_are_kept_and_the_restores_of_others_go_with_them,
+            drills_are_scheduled_until_they_are_not_and_go_with_their_cluster,
+            what_is_to_be_downloaded_is_found_by_its_job,
+            a_file_goes_once_and_what_was_noted_first_stays,
+            a_finished_download_is_cancelled_while_some_of_it_is_to_be_had,
+            a_link_follows_from_the_key_and_the_job,
         );
     };
     ($fresh:path: $($rule:ident),* $(,)?) => {$(

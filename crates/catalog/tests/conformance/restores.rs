@@ -4,7 +4,7 @@
 use super::*;
 use secrecy::{ExposeSecret, SecretString};
 use stillpoint_catalog::{CatalogError, Lease, Page};
-use stillpoint_core::restore::{self, Amount, Mark, Only, Options, Point, Restore, Target};
+use stillpoint_core::restore::{self, Amount, File, Gone, Mark, Only, Options, Point, Restore, Target};
 use stillpoint_core::verification::{PartVerification, Verification};
 use stillpoint_core::{RestoreId, SnapshotId};
 
@@ -18,7 +18,7 @@ fn restore_part(cluster: &Cluster, id: PartId, second: i64, n: u64) -> restore::
         PartId::ConfigServers => None,
     };
     let job = RestoreId::new(cluster.created, 1_000 * second as u64 + n);
-    restore::Part { job, id, shard, expected: amount(9), written: Amount::default(), doing: None }
+    restore::Part { job, id, shard, expected: amount(9), written: Amount::default(), doing: None, file: None }
 }
 
 /// Into a target that is named by its connection string, [`target_uri`]. `second` decides where it stands
@@ -79,6 +79,24 @@ pub fn broken_restore(cluster: &Cluster, second: i64) -> Restore {
         failure: Some("the target is not empty: restore into one that is".into()),
         ..queued_restore(cluster, second)
     }
+}
+
+/// Into files that are to be downloaded.
+pub fn queued_download(cluster: &Cluster, second: i64) -> Restore {
+    let mut restore = Restore { target: Target::Download { hours: 2 }, ..queued_restore(cluster, second) };
+    restore.options = Options::default();
+    restore.parts.iter_mut().for_each(|part| part.shard = None);
+    restore
+}
+
+/// All of it is there.
+pub fn finished_download(cluster: &Cluster, second: i64) -> Restore {
+    let mut restore = queued_download(cluster, second);
+    for (n, part) in restore.parts.iter_mut().enumerate() {
+        let file = File { name: format!("{n}.archive.gz"), bytes: 7, sha256: "0f".repeat(32), gone: None };
+        (part.file, part.written) = (Some(file), amount(9));
+    }
+    Restore { state: restore::State::Finished, ended: Some(at(second + 9)), ..restore }
 }
 
 /// Into a cluster of the catalog.
@@ -444,4 +462,87 @@ pub async fn the_version_counts_restores(catalog: &dyn Catalog) {
     catalog.cancel_restore(cluster.id, restore.id, at(5)).await.unwrap();
     assert!(changes(), "that it is cancelled");
     assert!(!changes(), "nothing");
+}
+
+pub async fn what_is_to_be_downloaded_is_found_by_its_job(catalog: &dyn Catalog) {
+    let (cluster, lease) = with_lease(catalog).await;
+    let queued = queued_download(&cluster, 1);
+    let refused = catalog.queue_restore(&queued, Some(&target_uri())).await;
+    assert!(matches!(refused, Err(CatalogError::BrokenRule(_))), "it has no target: {refused:?}");
+    let job = queued.parts[1].job;
+    assert_eq!(catalog.download(job).await.unwrap(), None);
+    catalog.queue_restore(&queued, None).await.unwrap();
+    assert_eq!(catalog.download(job).await.unwrap(), Some(queued.clone()));
+    assert_eq!(catalog.unfinished_restore(cluster.id).await.unwrap(), Some(queued.clone()));
+    let finished = finished_download(&cluster, 1);
+    catalog.save_restore(&lease, &finished, &[]).await.unwrap();
+    assert_eq!(catalog.download(job).await.unwrap(), Some(finished.clone()));
+    // The batch is no job, and neither are those of restores into something else.
+    assert_eq!(catalog.download(queued.id).await.unwrap(), None);
+    queue(catalog, &queued_restore(&cluster, 2)).await.unwrap();
+    assert_eq!(catalog.download(queued_restore(&cluster, 2).parts[0].job).await.unwrap(), None);
+    catalog.cancel_restore(cluster.id, queued_restore(&cluster, 2).id, at(20)).await.unwrap();
+    catalog.remove_cluster(cluster.id, at(20)).await.unwrap();
+    assert_eq!(catalog.download(job).await.unwrap(), None);
+}
+
+pub async fn a_file_goes_once_and_what_was_noted_first_stays(catalog: &dyn Catalog) {
+    let (cluster, _) = with_lease(catalog).await;
+    let finished = finished_download(&cluster, 1);
+    let [first, second] = [finished.parts[0].job, finished.parts[1].job];
+    let missing = catalog.end_download(first, Gone::Downloaded(at(20))).await;
+    assert!(matches!(missing, Err(CatalogError::Gone("download"))), "{missing:?}");
+    catalog.queue_restore(&finished, None).await.unwrap();
+    let version = catalog.version().unwrap();
+    catalog.end_download(first, Gone::Downloaded(at(20))).await.unwrap();
+    assert!(catalog.version().unwrap() > version, "what shows it is made anew");
+    catalog.end_download(first, Gone::Expired(at(30))).await.unwrap();
+    let gone = |restore: Restore| restore.parts.into_iter().map(|part| part.file.unwrap().gone).collect::<Vec<_>>();
+    let now = catalog.download(second).await.unwrap().unwrap();
+    assert_eq!(gone(now), [Some(Gone::Downloaded(at(20))), None]);
+    catalog.end_download(second, Gone::Expired(at(30))).await.unwrap();
+    let now = catalog.download(second).await.unwrap().unwrap();
+    assert_eq!(gone(now), [Some(Gone::Downloaded(at(20))), Some(Gone::Expired(at(30)))]);
+}
+
+pub async fn a_finished_download_is_cancelled_while_some_of_it_is_to_be_had(catalog: &dyn Catalog) {
+    let (cluster, _) = with_lease(catalog).await;
+    let cancel = async |restore: &Restore, second| catalog.cancel_restore(cluster.id, restore.id, at(second)).await;
+    let over = |cancelled: Result<Restore, CatalogError>| {
+        assert!(matches!(cancelled, Err(CatalogError::RestoreEnded(_))), "{cancelled:?}");
+    };
+    let (expired, used, open) =
+        (finished_download(&cluster, 1), finished_download(&cluster, 2), finished_download(&cluster, 3));
+    for restore in [&expired, &used, &open] {
+        catalog.queue_restore(restore, None).await.unwrap();
+    }
+    over(cancel(&expired, 10 + 2 * 3_600).await);
+    for part in &used.parts {
+        catalog.end_download(part.job, Gone::Downloaded(at(20))).await.unwrap();
+    }
+    over(cancel(&used, 30).await);
+    catalog.end_download(open.parts[0].job, Gone::Downloaded(at(20))).await.unwrap();
+    let killed = cancel(&open, 30).await.unwrap();
+    assert_eq!((killed.state, killed.ended, killed.cancelled), (restore::State::Killed, Some(at(30)), true));
+    assert_eq!(catalog.restore(cluster.id, open.id).await.unwrap(), Some(killed));
+    over(cancel(&open, 31).await);
+}
+
+pub async fn a_link_follows_from_the_key_and_the_job(catalog: &dyn Catalog) {
+    let (cluster, _) = with_lease(catalog).await;
+    let jobs = finished_download(&cluster, 1).parts.into_iter().map(|part| part.job).collect::<Vec<_>>();
+    let tokens: Vec<_> = jobs.iter().map(|job| catalog.download_token(*job).expose_secret().to_owned()).collect();
+    assert_eq!(tokens[0].len(), 24 + 64, "256 bits, and whose they are");
+    assert_eq!(catalog.job_of_token(&tokens[0]), Some(jobs[0]));
+    assert_eq!(catalog.job_of_token(&tokens[1]), Some(jobs[1]));
+    let mixed = format!("{}{}", jobs[0], &tokens[1][24..]);
+    let longer = format!("{}00", tokens[0]);
+    for wrong in ["", "0", &jobs[0].to_string(), &tokens[0][..86], &longer, &mixed, &"ü".repeat(44)] {
+        assert_eq!(catalog.job_of_token(wrong), None, "{wrong}");
+    }
+    for i in 0..88 {
+        let mut wrong = tokens[0].clone().into_bytes();
+        wrong[i] = if wrong[i] == b'0' { b'1' } else { b'0' };
+        assert_eq!(catalog.job_of_token(std::str::from_utf8(&wrong).unwrap()), None, "{i}");
+    }
 }

@@ -18,9 +18,9 @@ use stillpoint_core::{Role, VaultId};
 
 use crate::Place;
 use crate::conformance::{
-    append, assert_stored, at, blobs, cluster, completed, completed_snapshot, failed, finished_restore, gap, holding,
-    key, loading_restore, mark, open_transaction, project, queued_restore, reading_snapshot, report, run_of, stream,
-    target_uri, time, token,
+    append, assert_stored, at, blobs, cluster, completed, completed_snapshot, failed, finished_download,
+    finished_restore, gap, holding, key, loading_restore, mark, open_transaction, passed_drill, project, queued_drill,
+    queued_restore, reading_snapshot, report, restoring_drill, run_of, stream, target_uri, time, token, weekly,
 };
 
 fn fixture(format: i64) -> (PathBuf, PathBuf) {
@@ -195,18 +195,32 @@ async fn fill_or_check_4(catalog: &dyn Catalog, cluster: &Cluster, write: bool) 
     );
 }
 
-/// What came with format 5: a restore that is finished, and one that is under way.
+/// What came with format 5: a restore that is finished, one whose files can be downloaded, and one that is under way;
+/// the same of drills, and when the next are.
 async fn fill_or_check_5(catalog: &dyn Catalog, cluster: &Cluster, write: bool) {
     let [finished, loading] = [finished_restore(cluster, 10), loading_restore(cluster, 20)];
     let marks = [mark(&PartId::ConfigServers, "01", "all"), mark(&PartId::Shard("a/b c".into()), "02", "half")];
     if write {
         let lease = catalog.claim_lease(cluster.id, "4711-0badcafe", at(0), Duration::from_secs(15)).await.unwrap();
         let lease = lease.unwrap();
+        catalog.queue_restore(&finished_download(cluster, 5), None).await.unwrap();
         for (second, restore, marks) in [(10, &finished, &marks[..0]), (20, &loading, &marks)] {
             catalog.queue_restore(&queued_restore(cluster, second), Some(&target_uri())).await.unwrap();
             catalog.save_restore(&lease, restore, marks).await.unwrap();
         }
+        for (second, drill) in [(10, passed_drill(cluster, 10)), (20, restoring_drill(cluster, 20))] {
+            catalog.queue_drill(&queued_drill(cluster, second)).await.unwrap();
+            catalog.save_drill(&lease, &drill).await.unwrap();
+        }
+        catalog.set_drill_schedule(cluster.id, Some(&weekly())).await.unwrap();
         catalog.release_lease(&lease).await.unwrap();
+    }
+    let drills = [restoring_drill(cluster, 20), passed_drill(cluster, 10)];
+    assert_eq!(catalog.drills(cluster.id, Page::ALL).await.unwrap(), drills);
+    assert_eq!(catalog.drill_schedule(cluster.id).await.unwrap(), Some(weekly()));
+    let download = finished_download(cluster, 5);
+    for part in &download.parts {
+        assert_eq!(catalog.download(part.job).await.unwrap().as_ref(), Some(&download));
     }
     let mut uris = Vec::new();
     for restore in [&finished, &loading] {
@@ -215,7 +229,7 @@ async fn fill_or_check_5(catalog: &dyn Catalog, cluster: &Cluster, write: bool) 
     }
     assert_eq!(uris, [None, Some(target_uri().expose_secret().to_owned())]);
     assert_eq!(catalog.restore_marks(cluster.id, loading.id).await.unwrap(), marks);
-    assert_eq!(catalog.restores(cluster.id, Page::ALL).await.unwrap(), [loading, finished]);
+    assert_eq!(catalog.restores(cluster.id, Page::ALL).await.unwrap(), [loading, finished, download]);
 }
 
 /// A place with a copy of the fixture.

@@ -22,6 +22,12 @@ pub enum RestoreError {
     Refused(String),
     #[error("it cannot be known which shard owns the documents of {ns}: {why}")]
     Ownership { ns: String, why: OwnershipError },
+    #[error(
+        "the files may take {needed} bytes in {folder}, and {free} are free: make room there, or set `restore.downloads`"
+    )]
+    NoRoom { folder: String, needed: u64, free: u64 },
+    #[error("{path} cannot be used for what is to be downloaded: {why}; set `restore.downloads` to a folder that can")]
+    Downloads { path: String, why: std::io::Error },
     /// What is in the target is not what was written into it.
     #[error("{0}")]
     Different(String),
@@ -42,7 +48,10 @@ impl RestoreError {
             RestoreError::Target(why) => why.is_lasting(),
             RestoreError::Stored(why) => why.is_lasting(),
             RestoreError::Vault(why) => matches!(why, VaultError::Missing { .. } | VaultError::Damaged { .. }),
-            RestoreError::Catalog(_) | RestoreError::Stopped => false,
+            RestoreError::Catalog(_)
+            | RestoreError::NoRoom { .. }
+            | RestoreError::Downloads { .. }
+            | RestoreError::Stopped => false,
         }
     }
 

@@ -1,4 +1,5 @@
-//! A cluster's restores: its data as of a time, written into another cluster, compared, and only then shown.
+//! A cluster's restores: its data as of a time, written into another cluster, compared, and only then shown; or
+//! into files that are downloaded.
 //!
 //! One restore of a cluster is done at a time, under the cluster's lease. Whatever happens to this process, the
 //! next one goes on: each step can be done again, and what is done is noted. Until a restore is finished its
@@ -12,9 +13,11 @@
 //! - [`load`]: documents and indexes, into the target
 //! - [`compare`]: whether they are there
 //! - [`open`]: the last step, which shows them
+//! - [`download`]: files instead of a target
 //! - [`expect`]: what would have been written, to compare a target with
 
 mod compare;
+pub(crate) mod download;
 mod error;
 mod expect;
 mod load;
@@ -26,6 +29,7 @@ mod selection;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,11 +71,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub struct Restores {
     /// How long what may pass is tried again without getting any further: a target that does not answer.
     pub patience: Duration,
+    /// A folder of the server's own, for files that are to be downloaded.
+    pub downloads: PathBuf,
 }
 
 impl Default for Restores {
     fn default() -> Restores {
-        Restores { patience: Duration::from_secs(600) }
+        Restores { patience: Duration::from_secs(600), downloads: std::env::temp_dir().join("stillpoint.downloads") }
     }
 }
 
@@ -186,6 +192,9 @@ impl Run {
         restore.parts.iter_mut().for_each(|part| part.doing = None);
         self.save(restore, &[]).await?;
         self.setup.done("restore-ended");
+        if state != State::Finished && matches!(restore.target, Place::Download { .. }) {
+            download::discard(&self.setup.restores.downloads, restore);
+        }
         Ok(())
     }
 
@@ -196,6 +205,9 @@ impl Run {
         let _guard = stop.clone().drop_guard();
         if !restore.told && self.is_cancelled(restore).await? {
             return Err(RestoreError::Killed);
+        }
+        if let Place::Download { .. } = restore.target {
+            return self.prepare(restore, &stop).await;
         }
         let destination = Destination::connect(&self.uri(restore).await?).await?;
         if !restore.told {
@@ -261,7 +273,23 @@ impl Run {
                 Some(uri) => Ok(uri),
                 None => Err(RestoreError::refused("the connection string of its target is not there")),
             },
+            Place::Download { .. } => Err(RestoreError::refused("it has no target")),
         }
+    }
+
+    /// What is stored of the cluster; reading it ends with `stop`.
+    async fn archive(&self, restore: &Restore, stop: &CancellationToken) -> Result<Archive, RestoreError> {
+        let vault = self.setup.vault.vault().await?.clone();
+        let mut archive = Archive::open(
+            self.setup.catalog.clone(),
+            vault,
+            self.setup.clock.clone(),
+            restore.cluster,
+            self.setup.snapshots.room.clone(),
+        )
+        .await?;
+        archive.stop = stop.clone();
+        Ok(archive)
     }
 
     /// Looks at all that is needed, and marks the target.
@@ -275,16 +303,7 @@ impl Run {
             restore.state = State::Checking;
             self.save(restore, &[]).await?;
         }
-        let vault = self.setup.vault.vault().await?.clone();
-        let mut archive = Archive::open(
-            self.setup.catalog.clone(),
-            vault,
-            self.setup.clock.clone(),
-            restore.cluster,
-            self.setup.snapshots.room.clone(),
-        )
-        .await?;
-        archive.stop = stop.clone();
+        let archive = self.archive(restore, stop).await?;
         let mut options = restore.options.clone();
         if restore.state.has_begun() {
             // Which shard takes what was settled, whatever shards there are by now.
@@ -710,6 +729,10 @@ fn not_under_way(part: &PartId, found: &Routing) -> Result<(), RestoreError> {
 /// For the record: what went wrong, what the target holds, and what to do.
 fn failure(restore: &Restore, why: &RestoreError) -> String {
     let next = match restore.state.has_begun() {
+        _ if restore.drill.is_some() => return why.to_string(),
+        _ if matches!(restore.target, Place::Download { .. }) => {
+            "There is nothing to be downloaded: mend the cause, and ask again."
+        }
         true if restore.told => {
             "The target is whole, and its config servers know all of it: drop config.stillpoint.restore on them, and use it."
         }

@@ -135,6 +135,7 @@ impl Plan {
             expected: expected(step),
             written: Amount::default(),
             doing: None,
+            file: None,
         };
         self.steps.iter().map(part).collect()
     }

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod credential;
 pub mod diff;
 pub mod doctor;
+pub mod drill;
 pub mod export;
 pub mod oplog;
 pub mod organization;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use stillpoint_catalog::{Catalog, Cluster};
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::restore::{Amount, Only, Options, Part, Point as Asked, Restore, State, Target};
+use stillpoint_core::snapshot::Data;
 use stillpoint_core::{ClusterId, RestoreId};
 use stillpoint_engine::restore::RestoreError;
 use stillpoint_engine::restore::plan::{Outlook, Plan};
@@ -15,7 +16,7 @@ use stillpoint_mongo::Destination;
 
 use super::part_name;
 use super::point::Point;
-use super::restore_job::{document, part_document, parts_table, shown};
+use super::restore_job::{document, links, part_document, parts_table, shown};
 use super::taken::{is_served, wait_for_server};
 use crate::cli::{MappingArgs, RestoreArgs, UriArgs};
 use crate::config::Config;
@@ -28,6 +29,9 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Asks for a restore, and follows it; or only says what it would come to.
 pub async fn run(config: &Config, output: &Output, args: RestoreArgs) -> Result<(), CliError> {
+    if args.download {
+        return download(config, output, args).await;
+    }
     let options = Options { users: args.users, verify: !args.no_verify, ..options(&args.mapping)? };
     let point = Point::open(config, &args.point, &[]).await?;
     let catalog = &*point.catalog;
@@ -43,22 +47,58 @@ pub async fn run(config: &Config, output: &Output, args: RestoreArgs) -> Result<
         output.print(&planned(&point, &plan, &parts, &outlook), || planned_text(&point, &plan, &parts));
         return Ok(());
     }
-    wait_for_server(catalog, &point.cluster).await?;
+    let restore = Restore { parts, ..queued(&args, &point, target, options) };
+    perform(config, output, &args, &point, restore, Some(&uri).filter(|_| kept.is_none())).await
+}
+
+/// Asks for files, and follows until they can be downloaded.
+async fn download(config: &Config, output: &Output, args: RestoreArgs) -> Result<(), CliError> {
+    let point = Point::open(config, &args.point, &[]).await?;
+    let part = |(id, base): &(PartId, Data)| Part {
+        job: RestoreId::new(now(), chance()),
+        id: id.clone(),
+        shard: None,
+        expected: Amount { collections: base.collections, documents: base.documents, bytes: base.bytes },
+        written: Amount::default(),
+        doing: None,
+        file: None,
+    };
+    let target = Target::Download { hours: args.link_hours };
+    let parts = point.parts.iter().map(part).collect();
+    let restore = Restore { parts, ..queued(&args, &point, target, Options::default()) };
+    perform(config, output, &args, &point, restore, None).await
+}
+
+fn queued(args: &RestoreArgs, point: &Point, target: Target, options: Options) -> Restore {
     let asked = match (args.point.time.checkpoint, args.point.time.snapshot) {
         (Some(id), _) => Asked::Checkpoint(id),
         (_, Some(id)) => Asked::Snapshot(id),
         _ => Asked::Time(point.time),
     };
     let id = RestoreId::new(now(), chance());
-    let restore = Restore { parts, ..Restore::queued(id, point.cluster.id, now(), asked, point.time, target, options) };
-    catalog.queue_restore(&restore, Some(&uri).filter(|_| kept.is_none())).await?;
+    Restore::queued(id, point.cluster.id, now(), asked, point.time, target, options)
+}
+
+async fn perform(
+    config: &Config,
+    output: &Output,
+    args: &RestoreArgs,
+    point: &Point,
+    restore: Restore,
+    uri: Option<&SecretString>,
+) -> Result<(), CliError> {
+    let catalog = &*point.catalog;
+    wait_for_server(catalog, &point.cluster).await?;
+    catalog.queue_restore(&restore, uri).await?;
     audited(catalog, format!("restore {} of cluster {} to {}", restore.id, restore.cluster, restore.time)).await;
     let ended = match args.no_wait {
         true => restore,
         false => follow(catalog, &point.cluster, restore.id).await?,
     };
-    output.print(&document(&ended), || shown(&ended));
+    let links = links(config, catalog, &ended);
+    output.print(&document(&ended, &links), || shown(&ended, &links));
     match ended.state {
+        State::Killed if args.download => Err(CliError::Failed("somebody ended it before the files were ready".into())),
         State::Broken => Err(CliError::Failed(format!("the restore failed: {}", ended.failure.unwrap_or_default()))),
         State::Killed => Err(CliError::Failed(
             "the restore was ended before it was whole: empty the target (drop its databases, then \
@@ -150,7 +190,7 @@ async fn follow(catalog: &dyn Catalog, cluster: &Cluster, id: RestoreId) -> Resu
 }
 
 /// A line that tells how far it is, and what came in the last moment.
-fn progress(restore: &Restore, before: Amount, moment: Duration) -> String {
+pub fn progress(restore: &Restore, before: Amount, moment: Duration) -> String {
     let step = match restore.state {
         State::Queued => "waiting for the server",
         State::Checking => "looking at the target, and following the stored oplogs to the time",

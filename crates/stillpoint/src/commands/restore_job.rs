@@ -1,8 +1,10 @@
 //! `stillpoint restore-job`
 
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use stillpoint_catalog::Page;
-use stillpoint_core::restore::{Amount, Part, Restore, Target};
+use stillpoint_api::download_url;
+use stillpoint_catalog::{Catalog, Page};
+use stillpoint_core::restore::{Amount, Part, Restore, Standing, Target};
 
 use super::part_name;
 use super::taken::not_found;
@@ -20,7 +22,7 @@ pub async fn run(config: &Config, output: &Output, command: RestoreJobCommand) -
         RestoreJobCommand::List { of, limit } => {
             let (_, cluster) = of_cluster(&*catalog, &of).await?;
             let restores = catalog.restores(cluster.id, Page { skip: 0, take: limit }).await?;
-            let documents: Vec<_> = restores.iter().map(document).collect();
+            let documents: Vec<_> = restores.iter().map(|one| document(one, &[])).collect();
             output.print(&documents.into(), || {
                 let row = |one: &Restore| {
                     let Amount { documents, bytes, .. } = one.written();
@@ -43,7 +45,8 @@ pub async fn run(config: &Config, output: &Output, command: RestoreJobCommand) -
             let (project, cluster) = of_cluster(&*catalog, &of).await?;
             let found = catalog.restore(cluster.id, id).await?;
             let found = found.ok_or_else(|| not_found(KIND, &project, &cluster, id))?;
-            output.print(&document(&found), || shown(&found));
+            let links = links(config, &*catalog, &found);
+            output.print(&document(&found, &links), || shown(&found, &links));
             Ok(())
         }
         RestoreJobCommand::Cancel { of, id } => {
@@ -53,8 +56,9 @@ pub async fn run(config: &Config, output: &Output, command: RestoreJobCommand) -
             catalog.cancel_restore(cluster.id, id, now()).await?;
             audited(&*catalog, format!("restore-job cancel {id}")).await;
             let found = find().await?.ok_or_else(|| not_found(KIND, &project, &cluster, id))?;
-            output.print(&document(&found), || {
-                "asked; a target that was written to keeps what it has, and its mark".into()
+            output.print(&document(&found, &[]), || match found.target {
+                Target::Download { .. } => "asked; the files go, and their links with them".into(),
+                _ => "asked; a target that was written to keeps what it has, and its mark".into(),
             });
             Ok(())
         }
@@ -65,6 +69,7 @@ fn target(restore: &Restore) -> String {
     match &restore.target {
         Target::Cluster(id) => format!("cluster {id}"),
         Target::Hosts(hosts) => hosts.clone(),
+        Target::Download { .. } => "files".into(),
     }
 }
 
@@ -82,7 +87,41 @@ pub fn part_document(part: &Part) -> Value {
     })
 }
 
-pub fn document(restore: &Restore) -> Value {
+/// Where the files of the parts can be downloaded, in their order: as far as they can.
+pub fn links(config: &Config, catalog: &dyn Catalog, restore: &Restore) -> Vec<Option<String>> {
+    let link = |part: &Part| {
+        let token = catalog.download_token(part.job);
+        let is_ready = matches!(restore.standing(part, now()), Some(Standing::Ready(_)));
+        is_ready.then(|| download_url(&config.base_url(), token.expose_secret()))
+    };
+    restore.parts.iter().map(link).collect()
+}
+
+/// How it stands with the file of a part, and where it is.
+fn file_document(restore: &Restore, part: &Part, link: Option<&str>) -> Value {
+    let Some(file) = &part.file else { return Value::Null };
+    json!({
+        "name": file.name,
+        "bytes": file.bytes,
+        "sha256": file.sha256,
+        "state": restore.standing(part, now()).map(|standing| match standing {
+            Standing::Preparing => "PREPARING",
+            Standing::Ready(_) => "READY",
+            Standing::Downloaded(_) => "DOWNLOADED",
+            Standing::Expired(_) => "EXPIRED",
+            Standing::Withdrawn => "WITHDRAWN",
+        }),
+        "url": link,
+    })
+}
+
+pub fn document(restore: &Restore, links: &[Option<String>]) -> Value {
+    let parts = restore.parts.iter().enumerate().map(|(at, part)| {
+        let mut document = part_document(part);
+        let link = links.get(at).and_then(Option::as_deref);
+        document["file"] = file_document(restore, part, link);
+        document
+    });
     json!({
         "id": restore.id,
         "clusterId": restore.cluster,
@@ -91,7 +130,9 @@ pub fn document(restore: &Restore) -> Value {
         "requested": restore.requested,
         "ended": restore.ended,
         "target": target(restore),
-        "parts": restore.parts.iter().map(part_document).collect::<Vec<_>>(),
+        "drillId": restore.drill,
+        "expires": restore.expires(),
+        "parts": parts.collect::<Vec<_>>(),
         "verdict": restore.verification.as_ref().map(|one| one.verdict().name()),
         "cancelled": restore.cancelled,
         "failure": restore.failure,
@@ -99,7 +140,7 @@ pub fn document(restore: &Restore) -> Value {
     })
 }
 
-pub fn shown(restore: &Restore) -> String {
+pub fn shown(restore: &Restore, links: &[Option<String>]) -> String {
     let or_none = |text: Option<String>| text.unwrap_or("-".into());
     let verdict = restore.verification.as_ref().map(|one| one.verdict().to_string());
     let mut rows = vec![
@@ -113,7 +154,28 @@ pub fn shown(restore: &Restore) -> String {
     ];
     rows.extend(restore.failure.iter().map(|failure| vec!["failure".into(), failure.clone()]));
     rows.extend(restore.trouble.iter().map(|trouble| vec!["trouble".into(), trouble.clone()]));
-    format!("{}\n\n{}", table(&["", ""], &rows).trim_start(), parts_table(&restore.parts))
+    rows.extend(restore.expires().map(|expires| vec!["expires".into(), expires.to_string()]));
+    let text = format!("{}\n\n{}", table(&["", ""], &rows).trim_start(), parts_table(&restore.parts));
+    match restore.target {
+        Target::Download { .. } => format!("{text}\n\n{}", files_table(restore, links)),
+        _ => text,
+    }
+}
+
+fn files_table(restore: &Restore, links: &[Option<String>]) -> String {
+    let row = |(part, link): (&Part, &Option<String>)| {
+        let file = part.file.as_ref()?;
+        let place = match (link, restore.standing(part, now())) {
+            (Some(link), _) => link.clone(),
+            (None, Some(Standing::Downloaded(at))) => format!("downloaded {at}"),
+            (None, Some(Standing::Expired(at))) => format!("expired {at}"),
+            (None, Some(Standing::Withdrawn)) => "withdrawn".into(),
+            (None, _) => "-".into(),
+        };
+        Some(vec![part_name(&part.id).to_owned(), size(file.bytes), file.sha256.clone(), place])
+    };
+    let rows: Vec<_> = restore.parts.iter().zip(links).filter_map(row).collect();
+    table(&["PART", "FILE", "SHA-256", "LINK"], &rows)
 }
 
 pub fn parts_table(parts: &[Part]) -> String {

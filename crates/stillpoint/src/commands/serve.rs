@@ -47,7 +47,7 @@ pub async fn run(config: Config) -> Result<(), CliError> {
     setup.pace = config.pace();
     setup.retention = config.retention();
     setup.snapshots = config.snapshots()?;
-    setup.restores = config.restores();
+    setup.restores = config.restores()?;
     setup.after_action = crash_point();
     let wake = setup.wake.clone();
     let captures = setup.captures.clone();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use jiff::Timestamp;
 use stillpoint_catalog::{Catalog, CatalogError, Cluster, Page, SegmentTotals};
 use stillpoint_core::checkpoint::{Checkpoint, PartId, State};
+use stillpoint_core::drill::{self, newest_passed, newest_told};
 use stillpoint_core::stream::{CaptureReport, GapCause};
 use stillpoint_core::{ClusterId, ClusterTime};
 
@@ -28,6 +29,21 @@ pub struct OfCluster {
     pub balancer_held: f64,
     /// Seconds, of the last that completed.
     pub discovery: Option<f64>,
+    pub drills: OfDrills,
+}
+
+/// A cluster's drills; nothing of what there was none of.
+#[derive(Debug, Default)]
+pub struct OfDrills {
+    /// Whether the last that could tell failed.
+    pub last_failed: Option<bool>,
+    pub last_passed: Option<Timestamp>,
+    /// Seconds, of the last that passed.
+    pub recovery: Option<f64>,
+    /// Seconds, of the last that passed: with the stored oplogs, and with the checkpoint alone.
+    pub loss: Option<(f64, f64)>,
+    /// If they are scheduled.
+    pub overdue: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -117,8 +133,23 @@ async fn with_checkpoints(
         age: since(last_completed.unwrap_or(cluster.created)),
         last_failed: ended.is_some_and(|checkpoint| checkpoint.state == State::Failed),
         balancer_held: held_since.map_or(0.0, since),
+        drills: drills(catalog, cluster.id, now).await?,
         discovery: last.and_then(|checkpoint| checkpoint.discovery()).map(|time| time.as_secs_f64()),
         cluster: cluster.name,
+    })
+}
+
+async fn drills(catalog: &dyn Catalog, cluster: ClusterId, now: Timestamp) -> Result<OfDrills, CatalogError> {
+    let all = catalog.drills(cluster, Page::ALL).await?;
+    let passed = newest_passed(&all);
+    Ok(OfDrills {
+        last_failed: newest_told(&all).map(|told| told.state == drill::State::Failed),
+        last_passed: passed.and_then(|drill| drill.ended),
+        recovery: passed.and_then(|drill| drill.recovery()).map(|milliseconds| milliseconds as f64 / 1_000.0),
+        loss: passed
+            .and_then(|drill| drill.loss)
+            .map(|loss| (loss.stream_seconds as f64, loss.checkpoint_seconds as f64)),
+        overdue: catalog.drill_schedule(cluster).await?.map(|schedule| schedule.overdue(&all, now).is_some()),
     })
 }
 

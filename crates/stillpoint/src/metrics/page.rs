@@ -87,7 +87,7 @@ const OF_PARTS: [PartSeries; 11] = [
     },
 ];
 
-const OF_CLUSTERS: [ClusterSeries; 5] = [
+const OF_CLUSTERS: [ClusterSeries; 11] = [
     ClusterSeries {
         name: "stillpoint_checkpoint_last_completed_timestamp_seconds",
         help: "When the last checkpoint completed, in seconds since the Unix epoch.",
@@ -112,6 +112,36 @@ const OF_CLUSTERS: [ClusterSeries; 5] = [
         name: "stillpoint_checkpoint_discovery_seconds",
         help: "Seconds from the balancer's return until all tokens of the last completed checkpoint were stored.",
         value: |cluster| cluster.discovery,
+    },
+    ClusterSeries {
+        name: "stillpoint_drill_last_failed",
+        help: "1 if the last drill that could tell failed, else 0.",
+        value: |cluster| cluster.drills.last_failed.map(flag),
+    },
+    ClusterSeries {
+        name: "stillpoint_drill_overdue",
+        help: "1 if no drill has passed for twice the interval that is scheduled, else 0.",
+        value: |cluster| cluster.drills.overdue.map(flag),
+    },
+    ClusterSeries {
+        name: "stillpoint_drill_last_passed_timestamp_seconds",
+        help: "When the last drill passed, in seconds since the Unix epoch.",
+        value: |cluster| cluster.drills.last_passed.map(|time| time.as_second() as f64),
+    },
+    ClusterSeries {
+        name: "stillpoint_drill_rto_seconds",
+        help: "Seconds from the begin of the last drill that passed until its checkpoint was restored and compared.",
+        value: |cluster| cluster.drills.recovery,
+    },
+    ClusterSeries {
+        name: "stillpoint_drill_rpo_seconds",
+        help: "Seconds of writes that would have been lost when the last drill that passed began, by the stored oplogs.",
+        value: |cluster| cluster.drills.loss.map(|(stream, _)| stream),
+    },
+    ClusterSeries {
+        name: "stillpoint_drill_checkpoint_rpo_seconds",
+        help: "The same with the newest checkpoint alone.",
+        value: |cluster| cluster.drills.loss.map(|(_, checkpoint)| checkpoint),
     },
 ];
 

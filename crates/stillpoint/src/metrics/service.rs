@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use stillpoint_api::{Interface, Limits, Peer, Service};
+use stillpoint_api::{Body, Interface, Limits, Peer, Service};
 
 use super::Metrics;
 
@@ -35,7 +35,7 @@ pub fn limits() -> Limits {
 pub struct OnItsOwn(pub Arc<Metrics>);
 
 impl Service for OnItsOwn {
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>, _: Peer) -> Response<Full<Bytes>> {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>, _: Peer) -> Response<Body> {
         let (head, _) = request.into_parts();
         match head.uri.path() {
             PATH => self.0.answer(&head).await,
@@ -51,7 +51,7 @@ pub struct BesideApi {
 }
 
 impl Service for BesideApi {
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Full<Bytes>> {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         match request.uri().path() {
             PATH => self.metrics.answer(&request.into_parts().0).await,
             _ => Service::answer(&self.api, request, peer).await,
@@ -60,7 +60,7 @@ impl Service for BesideApi {
 }
 
 impl Metrics {
-    async fn answer(&self, head: &Parts) -> Response<Full<Bytes>> {
+    async fn answer(&self, head: &Parts) -> Response<Body> {
         if !matches!(head.method, Method::GET | Method::HEAD) {
             let text = "the figures can only be read\n";
             let mut response = reply(head, StatusCode::METHOD_NOT_ALLOWED, TEXT, text.into());
@@ -80,8 +80,8 @@ fn has(value: &HeaderValue, kind: &str) -> bool {
     value.to_str().is_ok_and(|text| text.contains(kind))
 }
 
-fn reply(head: &Parts, status: StatusCode, media_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
+fn reply(head: &Parts, status: StatusCode, media_type: &'static str, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::default()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -89,7 +89,7 @@ fn reply(head: &Parts, status: StatusCode, media_type: &'static str, body: Bytes
     match head.method == Method::HEAD {
         // Only how long it would be.
         true => _ = headers.insert(CONTENT_LENGTH, body.len().into()),
-        false => *response.body_mut() = Full::new(body),
+        false => *response.body_mut() = Either::Left(Full::new(body)),
     }
     response
 }

@@ -8,7 +8,7 @@ use stillpoint_core::checkpoint::{Checkpoint, Failure, Found, Part, PutBack, Rea
 use stillpoint_core::{CheckpointId, ClusterTime, ProjectId};
 use tempfile::TempDir;
 
-use super::figures::{OfCluster, OfPart, gather};
+use super::figures::{OfCluster, OfDrills, OfPart, gather};
 use super::*;
 
 fn at(second: i64) -> Timestamp {
@@ -42,6 +42,13 @@ fn everything() -> Vec<OfCluster> {
         last_failed: true,
         balancer_held: 12.5,
         discovery: Some(0.75),
+        drills: OfDrills {
+            last_failed: Some(true),
+            last_passed: Some(at(600)),
+            recovery: Some(41.5),
+            loss: Some((12.0, 3_000.0)),
+            overdue: Some(false),
+        },
     }]
 }
 
@@ -79,6 +86,12 @@ fn every_series_is_written_with_its_labels_and_no_text_that_may_name_hosts() {
         format!("stillpoint_checkpoint_last_failed{{{cluster}}} 1.0"),
         format!("stillpoint_balancer_held_seconds{{{cluster}}} 12.5"),
         format!("stillpoint_checkpoint_discovery_seconds{{{cluster}}} 0.75"),
+        format!("stillpoint_drill_last_failed{{{cluster}}} 1.0"),
+        format!("stillpoint_drill_overdue{{{cluster}}} 0.0"),
+        format!("stillpoint_drill_last_passed_timestamp_seconds{{{cluster}}} 600.0"),
+        format!("stillpoint_drill_rto_seconds{{{cluster}}} 41.5"),
+        format!("stillpoint_drill_rpo_seconds{{{cluster}}} 12.0"),
+        format!("stillpoint_drill_checkpoint_rpo_seconds{{{cluster}}} 3000.0"),
     ];
     assert_eq!(samples, expected);
     assert!(!page.contains("internal"), "{page}");
@@ -107,7 +120,7 @@ fn the_alert_rules_and_the_guide_name_series_that_there_are() {
         assert!(there.contains(name.as_str()), "alerts.yml: {name}");
     }
     let alerts = rules.matches("- alert: ").count();
-    assert_eq!(alerts, 9);
+    assert_eq!(alerts, 11);
     for each in ["expr: ", "severity: ", "summary: ", "description: "] {
         assert_eq!(rules.matches(each).count(), alerts, "{each}");
     }

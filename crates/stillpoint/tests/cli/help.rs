@@ -41,6 +41,10 @@ fn every_command_says_what_it_does() {
         ("snapshot list", "newest first"),
         ("snapshot show", "Show a snapshot"),
         ("snapshot delete", "that nothing needs"),
+        ("restore", "or as files to be downloaded"),
+        ("restore", "--link-hours"),
+        ("restore-job show", "the links of what can be downloaded"),
+        ("restore-job cancel", "also those that are ready"),
         ("oplog", "The stored oplogs"),
         ("oplog list", "List what is stored of each part"),
         ("oplog export", "exactly as the server wrote them"),
@@ -51,6 +55,11 @@ fn every_command_says_what_it_does() {
         ("status", "Whether a server runs"),
         ("status", "how capture stands"),
         ("doctor", "Examine a cluster"),
+        ("drill", "restored into a throw-away cluster"),
+        ("drill run", "Ends with 1 if it does not pass"),
+        ("drill schedule", "Set when a cluster's drills are"),
+        ("drill list", "the newest 100 are kept"),
+        ("drill show", "Show a drill"),
     ] {
         let words: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
         let ran = operator.run(&words);
@@ -89,6 +98,10 @@ fn wrong_use_ends_with_2_and_says_how() {
         ),
         (vec!["diff", "-p", "p", "-c", "c", "--at", "7:1"], "--to-checkpoint <ID>|--to-snapshot <ID>|--to-at <TIME>"),
         (vec!["diff", "-p", "p", "-c", "c", "--to-at", "7:1"], "--checkpoint <ID>|--snapshot <ID>|--at <TIME>"),
+        (vec!["drill", "schedule", "-p", "p", "-c", "c", "--every", "7w"], "write it as 7d, 12h or 30m"),
+        (vec!["drill", "schedule", "-p", "p", "-c", "c", "--every", "7d", "--off"], "cannot be used"),
+        (vec!["drill", "schedule", "-p", "p", "-c", "c", "--off", "--folder", "/tmp"], "cannot be used"),
+        (vec!["drill", "show", "-p", "p", "-c", "c", "not-an-id"], "24 hexadecimal digits"),
         (vec!["vault", "rotate-key"], "--new-key-file"),
         (vec!["vault", "check", "-c", "c"], "--project"),
     ] {

@@ -5,6 +5,7 @@
 mod clusters;
 mod configuration;
 mod doctor;
+mod drill;
 mod help;
 mod keys;
 mod metrics;

@@ -89,6 +89,7 @@ fn without_a_server(operator: &Operator) {
             "gaps",
             "snapshots",
             "restores",
+            "drills",
             "attention"
         ]
     );

@@ -128,7 +128,7 @@ async fn only_one_that_nothing_needs_is_deleted() {
         delete(snapshot).fails(1, &format!("snapshot {} cannot be deleted: {why}", snapshot.id));
     }
     delete(&reading)
-        .fails(1, "the snapshot is in use by a checkpoint, a snapshot or a restore that is not yet finished");
+        .fails(1, "the snapshot is in use by a checkpoint, a snapshot, a restore or a drill that is not yet finished");
     assert_eq!(store.catalog.count_snapshots(store.cluster.id).await.unwrap(), 6);
 
     assert_eq!(delete(&failed).ok().stdout.trim(), format!("deleted {}", failed.id));

@@ -64,7 +64,7 @@ def spelled_out(schema):
     for name, field in schema.get("properties", {}).items():
         fields[name] = {"type": "string", "enum": KNOWN_TO_BODIES[name]} if name in KNOWN_TO_BODIES else spelled_out(field)
     if not fields:
-        return schema
+        return dict(schema, oneOf=[spelled_out(form) for form in schema["oneOf"]]) if "oneOf" in schema else schema
     if "oneOf" not in schema:
         return dict(schema, properties=fields)
     forms = [schema["required"] + form["required"] for form in schema["oneOf"]]

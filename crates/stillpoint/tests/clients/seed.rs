@@ -1,14 +1,15 @@
 //! What the server finds in its catalog: a project with two keys, and a cluster that cannot be reached
-//! with 250 completed checkpoints, 20 snapshots and two restores into another.
+//! with 250 completed checkpoints, 20 snapshots, two restores into another, and one whose files can be downloaded.
 
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use secrecy::ExposeSecret;
 use stillpoint_catalog::sqlite::SqliteCatalog;
 use stillpoint_catalog::{Catalog, Cluster, Credential, CredentialKind, Project};
 use stillpoint_core::checkpoint::{Checkpoint, Found, Part, PartId, PutBack, Released, State, Token};
-use stillpoint_core::restore::{self, Amount, Point, Restore, Target};
+use stillpoint_core::restore::{self, Amount, File, Point, Restore, Target};
 use stillpoint_core::snapshot::{self, Data, Snapshot};
 use stillpoint_core::stream::{BlobId, Stream};
 use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, CredentialId, ProjectId, RestoreId, Role, SnapshotId};
@@ -42,6 +43,8 @@ pub struct Seed {
     pub snapshots: Vec<SnapshotId>,
     /// Of a restore that nobody has begun, and of one that is broken.
     pub jobs: Vec<RestoreId>,
+    /// The secrets of the links of what can be downloaded.
+    pub links: Vec<String>,
 }
 
 /// `public:private` of the key that may write.
@@ -138,12 +141,21 @@ impl Seed {
             failure: Some("the target is not empty".into()),
             ..queued(1, created, cluster, target)
         };
+        let ready = ready(3, created, cluster);
+        catalog.queue_restore(&ready, None).await.unwrap();
+        let files = folder.join("stillpoint.downloads");
+        std::fs::create_dir(&files).unwrap();
+        let mut links = Vec::new();
+        for part in &ready.parts {
+            std::fs::write(files.join(File::stored_as(part.job)), FILE).unwrap();
+            links.push(catalog.download_token(part.job).expose_secret().to_owned());
+        }
         let mut jobs = Vec::new();
         for restore in [broken, queued(2, created, cluster, target)] {
             catalog.queue_restore(&restore, None).await.unwrap();
             jobs.extend(restore.parts.iter().map(|part| part.job));
         }
-        Seed { catalog, project, cluster, target, checkpoints, snapshots, jobs }
+        Seed { catalog, project, cluster, target, checkpoints, snapshots, jobs, links }
     }
 }
 
@@ -162,12 +174,29 @@ fn queued(n: u64, requested: Timestamp, cluster: ClusterId, target: ClusterId) -
         expected: Amount { collections: 2, documents: 3, bytes: 400 },
         written: Amount::default(),
         doing: None,
+        file: None,
     };
     let options = restore::Options { verify: true, ..restore::Options::default() };
     let (id, target) = (RestoreId::new(requested, n), Target::Cluster(target));
     Restore {
         parts: parts().into_iter().enumerate().map(part).collect(),
         ..Restore::queued(id, cluster, requested, Point::Time(time), time, target, options)
+    }
+}
+
+const FILE: &str = "an archive";
+
+/// A restore into files that are ready, and stay so for longer than any test.
+fn ready(n: u64, requested: Timestamp, cluster: ClusterId) -> Restore {
+    let file = File { name: "a.archive.gz".into(), bytes: FILE.len() as u64, sha256: "0f".repeat(32), gone: None };
+    let mut restore = queued(n, requested, cluster, cluster);
+    restore.parts.iter_mut().for_each(|part| part.file = Some(file.clone()));
+    Restore {
+        state: restore::State::Finished,
+        ended: Some("2100-01-01T00:00:00Z".parse().unwrap()),
+        target: Target::Download { hours: 1 },
+        options: restore::Options::default(),
+        ..restore
     }
 }
 

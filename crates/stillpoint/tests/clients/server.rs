@@ -75,7 +75,10 @@ impl Server {
     }
 
     pub fn has_told_no_secret(&self) {
-        tells_no_secret(&self.log());
+        let log = self.log();
+        tells_no_secret(&log);
+        // Nor the link of a file, whoever has asked for it.
+        assert!(!self.seed.links.iter().any(|link| log.contains(&link[24..])), "a link was printed: {log}");
     }
 
     pub fn log(&self) -> String {

@@ -19,12 +19,12 @@ use crate::support::{Server, lab_of};
 type Name = (String, String);
 
 /// An archive in memory.
-struct Archive {
+pub struct Archive {
     header: Document,
     /// In their order: database, name, kind, metadata.
     contents: Vec<(String, String, String, Value)>,
     /// In the order in which they end.
-    collections: Vec<(Name, Vec<Vec<u8>>)>,
+    pub collections: Vec<(Name, Vec<Vec<u8>>)>,
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -61,7 +61,7 @@ fn checksum<'a>(documents: impl Iterator<Item = &'a Vec<u8>>) -> i64 {
 }
 
 impl Archive {
-    fn read(bytes: &[u8]) -> Archive {
+    pub fn read(bytes: &[u8]) -> Archive {
         let mut reader = Reader(bytes);
         assert_eq!(reader.take(4), 0x8199_e26d_u32.to_le_bytes());
         let header = reader.parsed().unwrap();
@@ -94,7 +94,7 @@ impl Archive {
         Archive { header, contents, collections }
     }
 
-    fn documents(&self, db: &str, name: &str) -> &[Vec<u8>] {
+    pub fn documents(&self, db: &str, name: &str) -> &[Vec<u8>] {
         let found = self.collections.iter().find(|((of, collection), _)| of == db && collection == name);
         &found.unwrap_or_else(|| panic!("no collection {db}.{name}")).1
     }

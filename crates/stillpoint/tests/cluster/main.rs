@@ -8,6 +8,8 @@ mod captured;
 mod clocks;
 mod crashes;
 mod diff;
+mod downloads;
+mod drill;
 mod elections;
 mod late_stop;
 mod loads;

@@ -21,7 +21,7 @@ use crate::support::{NS, Ran, SOON, Server, lab_of};
 const LIMIT: Duration = Duration::from_secs(180);
 const OF: [&str; 4] = ["--project", "tests", "--cluster", "Cluster0"];
 
-fn timestamp(time: ClusterTime) -> Timestamp {
+pub fn timestamp(time: ClusterTime) -> Timestamp {
     Timestamp { time: time.seconds, increment: time.increment }
 }
 
@@ -39,7 +39,7 @@ async fn source() -> (Lab, Server, Workload) {
 }
 
 /// A checkpoint that can be restored.
-async fn checkpoint(server: &Server) -> (String, ClusterTime) {
+pub async fn checkpoint(server: &Server) -> (String, ClusterTime) {
     let record = server.complete().await;
     let id = record.id.to_string();
     let show = [&["checkpoint", "show"], &OF[..], &[&id]].concat();
@@ -224,11 +224,11 @@ async fn ask_restore(server: &Server, checkpoint: &str, uri: &str) -> String {
     document["id"].as_str().unwrap().to_owned()
 }
 
-async fn job(server: &Server, id: &str) -> Value {
+pub async fn job(server: &Server, id: &str) -> Value {
     server.json(&[&["restore-job", "show"], &OF[..], &[id]].concat()).await
 }
 
-async fn until_job(server: &Server, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub async fn until_job(server: &Server, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let look = || async { Some(job(server, id).await).filter(&wanted) };
     match until(LIMIT, look).await {
         Some(job) => job,
@@ -279,7 +279,7 @@ async fn what_was_noted_counts_only_while_it_is_there() {
 }
 
 /// So much that it takes more than a moment to write.
-async fn much(lab: &Lab, documents: i32) {
+pub async fn much(lab: &Lab, documents: i32) {
     for shard in lab.shards() {
         for from in (0..documents).step_by(1000) {
             let documents: Vec<_> =
@@ -635,7 +635,7 @@ async fn at_any_time_the_money_is_all_there_whatever_failed_meanwhile() {
     workload.stop().await.unwrap();
 }
 
-fn files(folder: &std::path::Path) -> Vec<String> {
+pub fn files(folder: &std::path::Path) -> Vec<String> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use stillpoint_core::restore::Point;
+use stillpoint_core::restore::{LINK_HOURS, Point, USUAL_LINK_HOURS};
 use stillpoint_core::{ClusterId, ClusterTime, ProjectId};
 
 use crate::body;
@@ -23,8 +23,13 @@ const METHOD: &str = "delivery.methodName";
 const TARGET_GROUP: &str = "delivery.targetGroupId";
 const TARGET_NAME: &str = "delivery.targetClusterName";
 const TARGET_ID: &str = "delivery.targetClusterId";
-/// The fields that `delivery` may have.
-const DELIVERY_FIELDS: &[&str] = &[METHOD, TARGET_GROUP, TARGET_NAME, TARGET_ID];
+const HOURS: &str = "delivery.expirationHours";
+const DOWNLOADS: &str = "delivery.maxDownloads";
+/// The methods, and the fields that `delivery` may have with each.
+const AUTOMATED: &str = "AUTOMATED_RESTORE";
+const AUTOMATED_FIELDS: &[&str] = &[METHOD, TARGET_GROUP, TARGET_NAME, TARGET_ID];
+const HTTP: &str = "HTTP";
+const HTTP_FIELDS: &[&str] = &[METHOD, HOURS, DOWNLOADS];
 
 /// Days that each month has, and so no date that is none. More is understood than is told: another offset than
 /// UTC's, a 29 February.
@@ -41,8 +46,19 @@ pub(super) struct Asked {
     pub point: Point,
 }
 
+/// Where to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Delivery {
+pub(super) enum Delivery {
+    Into(Destination),
+    /// As files that are downloaded, within so many hours.
+    Download {
+        hours: u32,
+    },
+}
+
+/// A cluster that is kept here.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Destination {
     pub project: ProjectId,
     pub cluster: Named,
 }
@@ -64,7 +80,7 @@ impl Named {
     }
 }
 
-impl Delivery {
+impl Destination {
     /// There is no such cluster.
     pub fn no_cluster(&self) -> Refusal {
         let name = match &self.cluster {
@@ -129,14 +145,29 @@ fn delivery_of(value: &Value) -> Result<Delivery, Refusal> {
     let Value::Object(members) = value else { return Err(invalid(DELIVERY)) };
     let text = |path: &str| text_of(members, path);
     match text(METHOD)?.ok_or_else(|| missing(METHOD))? {
-        "AUTOMATED_RESTORE" => {}
-        // With fields of its own.
-        "HTTP" => return Err(Refusal::new(Code::UnsupportedDeliveryMethod, ["HTTP"])),
-        other => return Err(Refusal::new(Code::InvalidEnumValue, [other])),
+        AUTOMATED => {
+            only(members, AUTOMATED_FIELDS)?;
+            destination_of(members).map(Delivery::Into)
+        }
+        HTTP => {
+            only(members, HTTP_FIELDS)?;
+            let number = |path| number_of(members, path);
+            // Each file goes with its download.
+            if number(DOWNLOADS)?.is_some_and(|most| most != 1) {
+                return Err(invalid(DOWNLOADS));
+            }
+            let hours = number(HOURS)?.unwrap_or(USUAL_LINK_HOURS);
+            match LINK_HOURS.contains(&hours) {
+                true => Ok(Delivery::Download { hours }),
+                false => Err(invalid(HOURS)),
+            }
+        }
+        other => Err(Refusal::new(Code::InvalidEnumValue, [other])),
     }
-    if let Some(unknown) = members.keys().map(|name| format!("{DELIVERY}.{name}")).find(|path| !is_known(path)) {
-        return Err(invalid(&unknown));
-    }
+}
+
+fn destination_of(members: &Map<String, Value>) -> Result<Destination, Refusal> {
+    let text = |path: &str| text_of(members, path);
     let project = text(TARGET_GROUP)?.ok_or_else(|| missing(TARGET_GROUP))?;
     let project = project.parse().map_err(|_| invalid(TARGET_GROUP))?;
     let cluster = match (text(TARGET_ID)?, text(TARGET_NAME)?) {
@@ -145,11 +176,19 @@ fn delivery_of(value: &Value) -> Result<Delivery, Refusal> {
         (None, Some(name)) => Named::Name(name.to_owned()),
         (None, None) => return Err(missing(TARGET_NAME)),
     };
-    Ok(Delivery { project, cluster })
+    Ok(Destination { project, cluster })
 }
 
-fn is_known(path: &str) -> bool {
-    DELIVERY_FIELDS.contains(&path)
+/// Refuses whatever is not among the known fields of `delivery`.
+fn only(members: &Map<String, Value>, known: &[&str]) -> Result<(), Refusal> {
+    let mut paths = members.keys().map(|name| format!("{DELIVERY}.{name}"));
+    paths.find(|path| !known.contains(&path.as_str())).map_or(Ok(()), |unknown| Err(invalid(&unknown)))
+}
+
+/// A number of `delivery`, if it is there.
+fn number_of(members: &Map<String, Value>, path: &str) -> Result<Option<u32>, Refusal> {
+    let number = |value| body::whole(value).and_then(|number| u32::try_from(number).ok()).ok_or_else(|| invalid(path));
+    members.get(path.trim_start_matches("delivery.")).map(number).transpose()
 }
 
 /// A text of `delivery`, if it is there.
@@ -177,25 +216,49 @@ pub(super) fn body_schema() -> Value {
         schema
     };
     let within = |path: &'static str| path.trim_start_matches("delivery.");
+    let method = |name: &str| json!({"type": "string", "enum": [name]});
     json!({
         "type": "object",
         "properties": {
             DELIVERY: {
-                "type": "object",
-                "properties": {
-                    within(METHOD): {
-                        "type": "string",
-                        "enum": ["AUTOMATED_RESTORE"],
-                        "description": "Files to be downloaded (`HTTP`) are not to be had.",
+                "oneOf": [
+                    {
+                        "type": "object",
+                        "properties": {
+                            within(METHOD): method(AUTOMATED),
+                            within(TARGET_GROUP): described(id(), "The project of the cluster to restore into."),
+                            within(TARGET_ID): described(id(), "The cluster to restore into, by its id: this, or its name."),
+                            within(TARGET_NAME): described(json!({"type": "string", "minLength": 1}), "Its name."),
+                        },
+                        "required": [within(METHOD), within(TARGET_GROUP)],
+                        "oneOf": [{"required": [within(TARGET_ID)]}, {"required": [within(TARGET_NAME)]}],
+                        "additionalProperties": false,
+                        "description": "Into a cluster that is kept here, and is empty.",
                     },
-                    within(TARGET_GROUP): described(id(), "The project of the cluster to restore into."),
-                    within(TARGET_ID): described(id(), "The cluster to restore into, by its id: this or its name."),
-                    within(TARGET_NAME): {"type": "string", "minLength": 1, "description": "The cluster, by its name."},
-                },
-                "required": [within(METHOD), within(TARGET_GROUP)],
-                "oneOf": [{"required": [within(TARGET_ID)]}, {"required": [within(TARGET_NAME)]}],
-                "additionalProperties": false,
-                "description": "Where to: a cluster that is kept here, and is empty.",
+                    {
+                        "type": "object",
+                        "properties": {
+                            within(METHOD): method(HTTP),
+                            within(HOURS): {
+                                "type": "integer",
+                                "minimum": LINK_HOURS.start(),
+                                "maximum": LINK_HOURS.end(),
+                                "default": USUAL_LINK_HOURS,
+                                "description": "How many hours after the files are ready they can be downloaded.",
+                            },
+                            within(DOWNLOADS): {
+                                "type": "integer",
+                                "enum": [1],
+                                "default": 1,
+                                "description": "How often each file can be downloaded: once.",
+                            },
+                        },
+                        "required": [within(METHOD)],
+                        "additionalProperties": false,
+                        "description": "As files to be downloaded: of each part an archive for `mongorestore --gzip`.",
+                    },
+                ],
+                "description": "Where to.",
             },
             CHECKPOINT: described(id(), "The checkpoint to restore. `checkPointId` is the same."),
             CHECK_POINT: described(id(), "The same as `checkpointId`."),
@@ -323,7 +386,7 @@ mod tests {
         let of = |text: &str| delivery(&format!(r#"{{"methodName":"AUTOMATED_RESTORE"{text}}}"#));
         let project = ID.parse().unwrap();
         let group = format!(r#","targetGroupId":"{ID}""#);
-        let by = |cluster| Ok(Delivery { project, cluster });
+        let by = |cluster| Ok(Delivery::Into(Destination { project, cluster }));
         assert_eq!(of(&format!(r#"{group},"targetClusterName":"a/b""#)), by(Named::Name("a/b".into())));
         assert_eq!(of(&format!(r#"{group},"targetClusterId":"{ID}""#)), by(Named::Id(ID.parse().unwrap())));
         for (text, expected) in [
@@ -341,15 +404,44 @@ mod tests {
                 format!(r#"{group},"targetClusterName":"a","expires":1"#),
                 "Invalid attribute delivery.expires specified.",
             ),
+            (
+                format!(r#"{group},"targetClusterName":"a","expirationHours":1"#),
+                "Invalid attribute delivery.expirationHours specified.",
+            ),
         ] {
             assert_eq!(of(&text), Err(expected.to_owned()), "{text}");
         }
     }
 
     #[test]
-    fn one_method_is_to_be_had() {
+    fn files_are_downloaded_once_and_within_hours() {
+        let of = |text: &str| delivery(&format!(r#"{{"methodName":"HTTP"{text}}}"#));
+        for (text, hours) in [
+            ("", 24),
+            (r#","maxDownloads":1"#, 24),
+            (r#","expirationHours":1"#, 1),
+            (r#","expirationHours":168.0,"maxDownloads":1"#, 168),
+        ] {
+            assert_eq!(of(text), Ok(Delivery::Download { hours }), "{text}");
+        }
+        for (name, wrong) in [
+            ("expirationHours", &["0", "169", "-1", "1.5", "\"1\"", "null", "[]", "4294967297"][..]),
+            ("maxDownloads", &["0", "2", "-1", "1.5", "\"1\"", "null", "4294967297"]),
+            ("targetGroupId", &["\"6b8cd6d580eef54711017e89\""]),
+            ("targetClusterName", &["\"Cluster1\""]),
+            ("url", &["\"http://here\""]),
+        ] {
+            for value in wrong {
+                let expected = Err(format!("Invalid attribute delivery.{name} specified."));
+                assert_eq!(of(&format!(r#","{name}":{value}"#)), expected, "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_methods_are_to_be_had() {
         for (text, expected) in [
-            (r#"{"methodName":"HTTP","maxDownloads":1}"#, "The delivery method HTTP is not supported."),
+            (r#"{"methodName":"http"}"#, "An invalid enumeration value http was specified."),
             (r#"{"methodName":"SCP"}"#, "An invalid enumeration value SCP was specified."),
             (r#"{"methodName":"automated_restore"}"#, "An invalid enumeration value automated_restore was specified."),
             (r#"{"methodName":1}"#, "Invalid attribute delivery.methodName specified."),
@@ -376,6 +468,8 @@ mod tests {
             names
         };
         assert_eq!(names(&schema), sorted(FIELDS));
-        assert_eq!(names(&schema["properties"][DELIVERY]), sorted(DELIVERY_FIELDS));
+        let deliveries = &schema["properties"][DELIVERY]["oneOf"];
+        assert_eq!(names(&deliveries[0]), sorted(AUTOMATED_FIELDS));
+        assert_eq!(names(&deliveries[1]), sorted(HTTP_FIELDS));
     }
 }

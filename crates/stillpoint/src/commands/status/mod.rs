@@ -1,6 +1,7 @@
 //! `stillpoint status`
 
 mod capture;
+mod drills;
 mod restores;
 mod snapshots;
 
@@ -12,6 +13,7 @@ use stillpoint_core::checkpoint::{Checkpoint, PutBack, State};
 use stillpoint_core::schedule::next_due;
 
 use capture::Standing;
+use drills::Drills;
 use restores::Restores;
 use snapshots::Snapshots;
 
@@ -35,6 +37,7 @@ struct Row {
     standing: Standing,
     snapshots: Snapshots,
     restores: Restores,
+    drills: Drills,
 }
 
 /// With `check` it fails if anything needs attention.
@@ -77,6 +80,7 @@ impl Row {
         all.extend(self.standing.attention(self.server.as_ref().map(|_| self.cluster.created)));
         all.extend(self.snapshots.attention());
         all.extend(self.restores.attention());
+        all.extend(self.drills.attention());
         all
     }
 }
@@ -94,12 +98,14 @@ async fn look(config: &Config, catalog: &dyn Catalog, project: Project, cluster:
     let standing = capture::look(catalog, &cluster).await?;
     let snapshots = snapshots::look(catalog, &cluster, &recent).await?;
     let restores = restores::look(catalog, &cluster).await?;
+    let drills = drills::look(catalog, &cluster).await?;
     Ok(Row {
         history_lost,
         failed,
         standing,
         snapshots,
         restores,
+        drills,
         project,
         cluster,
         server: lease.map(|lease| lease.lease.holder),
@@ -143,6 +149,7 @@ fn document(row: &Row) -> Value {
         "gaps": gaps,
         "snapshots": row.snapshots.document(),
         "restores": row.restores.document(),
+        "drills": row.drills.document(),
         "attention": row.attention(),
     })
 }
@@ -174,7 +181,7 @@ fn text(rows: &[Row]) -> String {
             let standing: Vec<_> = standing.into_iter().map(|line| format!("{name}: {line}")).collect();
             lines.push(format!("\n{}", standing.join("\n")));
         }
-        let told = row.snapshots.lines().into_iter().chain(row.restores.lines());
+        let told = row.snapshots.lines().into_iter().chain(row.restores.lines()).chain(row.drills.lines());
         let told: Vec<_> = told.map(|line| format!("{name}: {line}")).collect();
         lines.push(format!("\n{}", told.join("\n")));
         if let Some(lost) = &row.history_lost {

@@ -1,7 +1,7 @@
-//! How the newest restore of a cluster's data stands.
+//! How the newest restore of a cluster's data stands. What came of those of drills is told with the drills.
 
 use serde_json::{Value, json};
-use stillpoint_catalog::{Catalog, Cluster, Page};
+use stillpoint_catalog::{Catalog, Cluster, DRILLS_KEPT, Page};
 use stillpoint_core::restore::{Restore, State};
 
 use crate::error::CliError;
@@ -12,7 +12,11 @@ pub struct Restores {
 }
 
 pub async fn look(catalog: &dyn Catalog, cluster: &Cluster) -> Result<Restores, CliError> {
-    Ok(Restores { newest: catalog.restores(cluster.id, Page::FIRST).await?.into_iter().next() })
+    // Of so many one at least is no drill's, if there is one.
+    let page = Page { skip: 0, take: DRILLS_KEPT + 1 };
+    Ok(Restores {
+        newest: catalog.restores(cluster.id, page).await?.into_iter().find(|restore| restore.drill.is_none()),
+    })
 }
 
 impl Restores {

@@ -4,14 +4,15 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
-use anyhow::{Context, Result};
 use rand::Rng;
+
+use crate::ServerError;
 
 /// Below the range from which Linux takes the ports of outgoing connections, so that none of
 /// those sits on a port while its `mongod` restarts.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// A port, reserved against all other labs on this machine.
+/// A port, reserved against all others of ours on this machine.
 ///
 /// The reservation is an abstract Unix socket of that name: it leaves no file, and the kernel
 /// frees it with the process.
@@ -22,16 +23,14 @@ pub struct Port {
 }
 
 impl Port {
-    /// A free port, not listened on by anybody and not reserved by any lab.
-    pub fn free() -> Result<Self> {
+    /// A free port, not listened on by anybody and not reserved by us.
+    pub fn free() -> Result<Self, ServerError> {
         let mut rng = rand::rng();
-        (0..1000)
-            .find_map(|_| Self::try_reserve(rng.random_range(RANGE)))
-            .context("no free port between 20000 and 32000")
+        (0..1000).find_map(|_| Self::try_reserve(rng.random_range(RANGE))).ok_or(ServerError::NoPort)
     }
 
     fn try_reserve(number: u16) -> Option<Self> {
-        let name = SocketAddr::from_abstract_name(format!("stillpoint-lab-port-{number}")).ok()?;
+        let name = SocketAddr::from_abstract_name(format!("stillpoint-port-{number}")).ok()?;
         let reservation = UnixListener::bind_addr(&name).ok()?;
         TcpListener::bind(("127.0.0.1", number)).ok()?;
         Some(Self { number, _reservation: reservation })
