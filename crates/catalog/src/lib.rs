@@ -348,6 +348,11 @@ pub trait Catalog: Send + Sync + std::fmt::Debug {
     /// Those from a cluster, newest first.
     async fn restores(&self, cluster: ClusterId, page: Page) -> Result<Vec<Restore>>;
     async fn count_restores(&self, cluster: ClusterId) -> Result<u64>;
+    /// How many parts the restores from a cluster have, all together.
+    async fn count_restored_parts(&self, cluster: ClusterId) -> Result<u64>;
+    /// Forgets restores from a cluster that have ended: those that were asked for before `before`, and all but the
+    /// newest `most`; how many.
+    async fn forget_restores(&self, cluster: ClusterId, before: Timestamp, most: u64) -> Result<u64>;
     /// The one from a cluster.
     async fn unfinished_restore(&self, cluster: ClusterId) -> Result<Option<Restore>>;
     /// Asks for the end of a restore; gives what it became. One that nobody has begun is killed at once, one

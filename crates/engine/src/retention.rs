@@ -1,4 +1,4 @@
-//! What nothing needs any more: old checkpoints and snapshots, the oldest segments, and blobs that no record names.
+//! What nothing needs any more: old checkpoints, snapshots and restores, the oldest segments, and blobs that no record names.
 //!
 //! Mark and sweep. The catalog forgets a segment and keeps its blob's name as doomed (the mark); the blob is
 //! deleted once it has been doomed for a time of grace (the sweep), so that whoever is reading it can end.
@@ -31,6 +31,9 @@ use crate::stored::oldest;
 
 /// Records or blobs at a time.
 const BATCH: u64 = 1_000;
+/// Restores that have ended are kept for a year, and so many of them.
+const RESTORES_FOR: SignedDuration = SignedDuration::from_hours(365 * 24);
+const RESTORES: u64 = 1_000;
 /// So far this host's clock and the newest stored entry may be apart before somebody should know.
 const APART: SignedDuration = SignedDuration::from_hours(1);
 
@@ -91,6 +94,10 @@ async fn expire_once(setup: &Setup, lease: &Lease) -> Result<(), CatalogError> {
     for id in catalog.expired_checkpoints(cluster, earlier(now, checkpoints), BATCH).await? {
         catalog.delete_checkpoint(cluster, id).await?;
         tracing::info!(checkpoint = %id, "checkpoint: its time is over");
+    }
+    let forgotten = catalog.forget_restores(cluster, earlier(now, RESTORES_FOR), RESTORES).await?;
+    if forgotten > 0 {
+        tracing::info!(%cluster, restores = forgotten, "restores: their time is over");
     }
     // What is being restored is kept like a checkpoint.
     let restored = catalog.unfinished_restore(cluster).await?.map(|restore| restore.time);

@@ -80,15 +80,18 @@ impl Gather {
     pub fn new(
         catalogue: Catalogue,
         from: ClusterTime,
-        committed: Committed,
-        open: Vec<OpenTransaction>,
+        mut committed: Committed,
+        mut open: Vec<OpenTransaction>,
         complete_from: ClusterTime,
         budget: Budget,
     ) -> Result<Gather, FoldError> {
-        // Their first entries are not among those that will be seen.
-        let counts = |commit: ClusterTime| commit > from && commit <= committed.until();
-        if let Some(cut) = open.iter().find(|open| committed.at(open.first).is_some_and(counts)) {
-            return Err(FoldError::Headless { at: cut.first });
+        open.sort_by_key(|open| open.first);
+        for OpenTransaction { first, .. } in &open {
+            committed.begins(*first)?;
+            // Its first entry is not among those that will be seen.
+            if committed.at(*first).is_some_and(|commit| commit > from) {
+                return Err(FoldError::Headless { at: *first });
+            }
         }
         Ok(Gather {
             from,
@@ -136,6 +139,9 @@ impl Gather {
         let first = match step.what {
             What::Commit(_) | What::Abort => {
                 let from = self.from;
+                if let Some(end) = &resolution {
+                    self.committed.ends(end.first);
+                }
                 return match resolution.map(|end| end.outcome) {
                     // It is not among the open ones, and its operations were not read.
                     None if matches!(step.what, What::Commit(commit) if commit > from) => {
@@ -152,7 +158,16 @@ impl Gather {
             What::Part | What::Prepare => self.table.first(entry),
         };
         match first {
-            Some(first) => Ok(self.committed.at(first)),
+            Some(first) => {
+                if first == entry.at {
+                    self.committed.begins(first)?;
+                }
+                let commit = self.committed.at(first);
+                if step.what == What::Whole {
+                    self.committed.ends(first);
+                }
+                Ok(commit)
+            }
             None if entry.at.time <= self.from => Ok(None),
             None => Err(FoldError::Headless { at: entry.at }),
         }
@@ -234,6 +249,11 @@ impl Gather {
             _ => {}
         }
         self.catalogue.apply(command).map_err(|error| FoldError::Catalogue { at, error })
+    }
+
+    /// How much of it is on disk.
+    pub fn spilled(&self) -> u64 {
+        self.sorter.spilled()
     }
 
     /// After the last entry.

@@ -102,6 +102,12 @@ impl Sorter {
         self.levels.iter().flatten().map(Run::bytes).sum()
     }
 
+    /// How many bytes of memory are taken.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.arena.capacity() + self.places.len() * size_of::<(usize, usize)>()
+    }
+
     fn sort(&mut self) {
         let arena = &self.arena;
         self.places.sort_unstable_by(|a, b| order(&arena[a.0..a.1], &arena[b.0..b.1]));

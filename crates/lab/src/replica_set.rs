@@ -210,6 +210,19 @@ impl ReplicaSet {
         Ok(new)
     }
 
+    /// Makes the only member step down and be elected again, in a new term, within some hundredths of a second.
+    pub async fn step_down_for_a_moment(&self) -> Result<()> {
+        ensure!(self.members.len() == 1, "{} has other members, that would be elected", self.name());
+        let mut connection = self.endpoint.connect(0).await?;
+        let step_down = doc! {"replSetStepDown": 60, "secondaryCatchUpPeriodSecs": 0, "force": true};
+        connection.run("admin", step_down).await.with_context(|| format!("{} does not step down", self.name()))?;
+        // Whoever is alone, and may be elected again, elects itself at once.
+        let mut connection = self.endpoint.connect(0).await?;
+        connection.run("admin", doc! {"replSetFreeze": 0}).await.context("it cannot be elected again")?;
+        self.wait_for_primary(ELECTION_LIMIT).await?;
+        Ok(())
+    }
+
     /// `kill -9`; returns when the process is gone.
     pub async fn kill(&self, i: usize) -> Result<()> {
         let mut process = self.member(i)?.process.lock().await;

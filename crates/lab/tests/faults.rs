@@ -38,6 +38,9 @@ async fn a_single_member_steps_down_and_comes_back() {
     let after = term(set.run("admin", doc! {"hello": 1}).await.unwrap());
     assert_ne!(before, after);
     insert(&set).await;
+    set.step_down_for_a_moment().await.unwrap();
+    assert_ne!(after, term(set.run("admin", doc! {"hello": 1}).await.unwrap()));
+    insert(&set).await;
 }
 
 #[tokio::test]

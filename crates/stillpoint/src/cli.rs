@@ -75,6 +75,9 @@ pub enum Command {
         /// An archive of the one part that --part names: a file that is not there yet, or `-` for standard output.
         #[arg(long, value_name = "FILE", requires = "parts")]
         archive: Option<PathBuf>,
+        /// Also the documents that a shard had and did not own, as a migration leaves them.
+        #[arg(long)]
+        with_orphans: bool,
     },
     /// Print a collection's documents at a point in time, or one of them, as lines of extended JSON.
     Cat {
@@ -89,6 +92,9 @@ pub enum Command {
         /// The document's _id, in extended JSON: 7, '"seven"', '{"$oid": "…"}'.
         #[arg(long, value_name = "JSON")]
         id: Option<String>,
+        /// Also the documents that a shard had and did not own, as a migration leaves them.
+        #[arg(long)]
+        with_orphans: bool,
     },
     /// Compare two points in time of a cluster, from what is stored: which collections came, went, were renamed,
     /// have other options or indexes, and how many documents were added, removed, changed.
@@ -267,11 +273,15 @@ pub enum ClusterCommand {
         of: OfProject,
         name: String,
     },
-    /// Forget a cluster and its checkpoints. The cluster itself is not touched.
+    /// Forget a cluster, its checkpoints, snapshots and stored oplogs. The cluster itself is not touched. A snapshot
+    /// that is under way is given up; a checkpoint or a restore must have ended.
     Remove {
         #[command(flatten)]
         of: OfProject,
         name: String,
+        /// Wait until a checkpoint of it, and restores from it or into it, have ended.
+        #[arg(long)]
+        wait: bool,
     },
 }
 
@@ -400,6 +410,21 @@ pub enum SnapshotCommand {
         #[command(flatten)]
         of: OfCluster,
         id: SnapshotId,
+    },
+    /// Keep a complete snapshot until you say otherwise, whatever the schedule says (`doNotDelete`).
+    Keep {
+        #[command(flatten)]
+        of: OfCluster,
+        id: SnapshotId,
+    },
+    /// Let a complete snapshot go when the schedule has said, or at another time. One that is needed stays beyond that.
+    Expire {
+        #[command(flatten)]
+        of: OfCluster,
+        id: SnapshotId,
+        /// The other time, as 2026-12-24T08:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        at: Option<Timestamp>,
     },
     /// Delete a snapshot that has ended and that nothing needs.
     Delete {

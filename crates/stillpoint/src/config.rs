@@ -494,7 +494,7 @@ impl Config {
             return Err(CliError::Config(why.into()));
         }
         let folder = temp_folder.as_ref().map_or_else(std::env::temp_dir, |folder| self.path(folder));
-        let room = Room { memory: memory_mib << 20, folder };
+        let room = Room::new(memory_mib << 20, folder);
         Ok(stillpoint_engine::Snapshots {
             scheduled: *scheduled,
             verify: *verify,

@@ -73,10 +73,13 @@ async fn run(cli: Cli) -> Result<(), CliError> {
                 Command::Checkpoint(command) => commands::checkpoint::run(&config, &output, command).await,
                 Command::Snapshot(command) => commands::snapshot::run(&config, &output, command).await,
                 Command::Verify { point, against } => commands::verify::run(&config, &output, point, against).await,
-                Command::Export { point, parts, only, out, archive } => {
-                    commands::export::run(&config, &output, point, parts, only, out, archive).await
+                Command::Export { point, parts, only, out, archive, with_orphans } => {
+                    let wanted = commands::export::Wanted { point, parts, only, with_orphans };
+                    commands::export::run(&config, &output, wanted, out, archive).await
                 }
-                Command::Cat { point, parts, ns, id } => commands::cat::run(&config, point, parts, ns, id).await,
+                Command::Cat { point, parts, ns, id, with_orphans } => {
+                    commands::cat::run(&config, point, parts, ns, id, with_orphans).await
+                }
                 Command::Diff { point, to, parts, only, documents } => {
                     commands::diff::run(&config, &output, point, to, parts, only, documents).await
                 }

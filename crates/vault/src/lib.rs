@@ -12,6 +12,7 @@
 //! - [`MasterKey`]: what wraps the keys of an encrypted vault
 //! - [`Vault`]: put, get, list, delete, rotate
 //! - `blob`: the bytes of one stored blob; `manifest`: those of `vault.json`; `keys`: wrapping
+//! - `patience`: how long a blob that reads back wrong is read again
 //! - `store`: one object store with bounded waits; `local`, `s3`: what is special to each kind
 //! - `probe`: whether the credentials suffice
 //! - `tests/conformance`: the suite that each kind of vault runs
@@ -23,6 +24,7 @@ mod local;
 mod manifest;
 mod master_key;
 mod options;
+mod patience;
 mod probe;
 mod s3;
 mod store;

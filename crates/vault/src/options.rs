@@ -54,6 +54,9 @@ pub struct Limits {
     /// most this and one `request_timeout` for each part.
     pub retry_time: Duration,
     pub retries: u32,
+    /// A blob out of an object store whose bytes are wrong is read again for so long, with pauses that grow. A
+    /// folder's is read again at once, and once: its disk keeps what it has.
+    pub reread_time: Duration,
     /// Longer blobs are uploaded in parts.
     pub multipart_from: u64,
     /// Of a part, at least 5 MiB where the service wants that; also what one request reads at most.
@@ -71,6 +74,7 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(5),
             retry_time: Duration::from_secs(180),
             retries: 10,
+            reread_time: Duration::from_secs(30),
             multipart_from: 8 * MIB,
             part: 8 * MIB,
             most: 1024 * MIB,

@@ -18,6 +18,7 @@ use crate::local;
 use crate::manifest::{MANIFEST, Manifest};
 use crate::master_key::MasterKey;
 use crate::options::Options;
+use crate::patience::Patience;
 use crate::probe::{self, PROBES};
 use crate::store::{Read, Store};
 
@@ -58,6 +59,7 @@ pub struct Vault {
     id: VaultId,
     owner: CatalogId,
     lock: Arc<RwLock<Lock>>,
+    patience: Arc<Patience>,
 }
 
 struct Lock {
@@ -114,7 +116,8 @@ impl Vault {
         }
         let keys = manifest.unlock(&store.shown, master.as_ref())?.map(Arc::new);
         let lock = Arc::new(RwLock::new(Lock { master, keys }));
-        Ok(Vault { store, id: manifest.id, owner: manifest.catalog, lock })
+        let patience = Arc::new(Patience::new(store.limits.reread_time));
+        Ok(Vault { store, id: manifest.id, owner: manifest.catalog, lock, patience })
     }
 
     pub fn id(&self) -> VaultId {
@@ -190,8 +193,7 @@ impl Vault {
             return Err(VaultError::Name { name: name.to_owned(), why: format!("it does not end in -{blob}") });
         }
         match self.read(&path, name, blob).await {
-            // It may have been changed on the way only.
-            Err(VaultError::Damaged { .. }) => self.read(&path, name, blob).await,
+            Err(VaultError::Damaged { .. }) => self.read_again(&path, name, blob).await,
             // Another process may have rotated the keys.
             Err(VaultError::UnknownKey { .. }) => {
                 self.reload().await?;
@@ -202,6 +204,20 @@ impl Vault {
                 Err(VaultError::Missing { vault, name })
             }
             done => done,
+        }
+    }
+
+    /// Its bytes were wrong: they may have been changed on the way only, or by a store that is in trouble for a
+    /// while. So it is read again at once, then after pauses, before it counts as damaged.
+    async fn read_again(&self, path: &Path, name: &str, id: BlobId) -> Result<Bytes> {
+        let mut pauses = self.patience.pauses();
+        loop {
+            let done = self.read(path, name, id).await;
+            if !matches!(done, Err(VaultError::Damaged { .. })) || self.store.root.is_some() {
+                return done;
+            }
+            let Some(pause) = pauses.next() else { return done };
+            tokio::time::sleep(pause).await;
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod asked;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
@@ -16,7 +17,7 @@ use stillpoint_core::{ClusterTime, RestoreId, Role};
 
 use super::{Access, Call, Operation, Query, RequestBody, VERSIONS, download_url};
 use crate::body;
-use crate::document::{ListDocument, RestoreJobDocument, RestoreJobView};
+use crate::document::{ListDocument, Place, RestoreJobDocument, RestoreJobView};
 use crate::error::{Code, Refusal};
 use crate::query::{self, Paging};
 use crate::respond::Reply;
@@ -25,6 +26,9 @@ use asked::{Asked, Delivery, Destination, FIELDS, Named, POINT_IN_TIME, asked, b
 const COLLECTION: &str = "/groups/{groupId}/clusters/{cluster}/restoreJobs";
 const ITEM: &str = "/groups/{groupId}/clusters/{cluster}/restoreJobs/{jobId}";
 const TAG: &str = "Legacy Backup";
+
+/// Records in memory at once, of which a few are on a page.
+const RESTORES_AT_ONCE: u64 = 100;
 
 pub const OPERATIONS: &[Operation] = &[
     Operation {
@@ -111,13 +115,41 @@ pub const OPERATIONS: &[Operation] = &[
 
 async fn list(call: &Call) -> Result<Reply, Refusal> {
     let cluster = call.cluster().await?;
-    let batch = query::batch(call.query())?;
-    // People ask for restores: they are few.
-    let found = match batch {
-        Some(id) => call.catalog().restore(cluster.id, id).await?.into_iter().collect(),
-        None => call.catalog().restores(cluster.id, Page::ALL).await?,
+    if let Some(id) = query::batch(call.query())? {
+        let found: Vec<_> = call.catalog().restore(cluster.id, id).await?.into_iter().collect();
+        return reply_batch(call, &cluster, &found, id).await;
+    }
+    let paging = Paging::parse(call.query())?;
+    // A restore has several jobs: a page is read until it is full, and one more, to see whether there is a next.
+    let (mut read, mut before, mut shown) = (0, 0, Vec::new());
+    let (first, last) = (paging.skip(), paging.skip() + paging.per_page);
+    let mut more = false;
+    while !more {
+        let restores = call.catalog().restores(cluster.id, Page { skip: read, take: RESTORES_AT_ONCE }).await?;
+        read += restores.len() as u64;
+        let is_last = (restores.len() as u64) < RESTORES_AT_ONCE;
+        for restore in restores {
+            let jobs = restore.parts.len() as u64;
+            let of = |job: u64| job.saturating_sub(before).min(jobs) as usize;
+            let range = of(first)..of(last);
+            more |= before + jobs > last;
+            before += jobs;
+            if !range.is_empty() {
+                shown.push((restore, range));
+            }
+        }
+        if is_last {
+            break;
+        }
+    }
+    let total_count = match paging.count {
+        true => Some(call.catalog().count_restored_parts(cluster.id).await?),
+        false => None,
     };
-    reply_list(call, &cluster, &found, batch).await
+    let place = call.place(&cluster)?;
+    let jobs = jobs(call, shown.iter().map(|(restore, range)| (restore, range.clone()))).await?;
+    let items = jobs.iter().map(|job| RestoreJobDocument::item(&job.view(call, &place))).collect();
+    call.list(&place.restore_jobs_url, paging, items, more, total_count)
 }
 
 async fn get(call: &Call) -> Result<Reply, Refusal> {
@@ -174,7 +206,7 @@ async fn create(call: &Call) -> Result<Reply, Refusal> {
         });
     }
     call.interface.outside.wake.notify_waiters();
-    reply_list(call, &cluster, std::slice::from_ref(&restore), Some(restore.id)).await
+    reply_batch(call, &cluster, std::slice::from_ref(&restore), restore.id).await
 }
 
 async fn cancel(call: &Call) -> Result<Reply, Refusal> {
@@ -197,44 +229,46 @@ async fn cancel(call: &Call) -> Result<Reply, Refusal> {
 async fn reply(call: &Call, cluster: &Cluster, restore: &Restore, part: usize) -> Result<Reply, Refusal> {
     let place = call.place(cluster)?;
     let part = restore.parts.get(part).ok_or_else(|| not_found(call))?;
-    let target = kept_target(call, restore).await?;
-    let url = link(call, restore, part)?;
-    let view =
-        RestoreJobView { place: &place, restore, part, target: target.as_deref(), now: call.now, url: url.as_deref() };
-    call.one(StatusCode::OK, &RestoreJobDocument::one(&view))
+    let job = Job { restore, part, target: kept_target(call, restore).await?, url: link(call, restore, part)? };
+    call.one(StatusCode::OK, &RestoreJobDocument::one(&job.view(call, &place)))
 }
 
-/// A page of the jobs of restores; the list is that of `batch`, or of all.
-async fn reply_list(
-    call: &Call,
-    cluster: &Cluster,
-    restores: &[Restore],
-    batch: Option<RestoreId>,
-) -> Result<Reply, Refusal> {
+/// A page of the jobs of one batch.
+async fn reply_batch(call: &Call, cluster: &Cluster, found: &[Restore], id: RestoreId) -> Result<Reply, Refusal> {
     let place = call.place(cluster)?;
-    let url = match batch {
-        Some(id) => format!("{}?batchId={id}", place.restore_jobs_url),
-        None => place.restore_jobs_url.clone(),
-    };
-    let mut targets = Vec::new();
-    for restore in restores {
-        targets.push(kept_target(call, restore).await?);
+    let url = format!("{}?batchId={id}", place.restore_jobs_url);
+    let jobs = jobs(call, found.iter().map(|restore| (restore, 0..restore.parts.len()))).await?;
+    call.list_of(&url, &jobs, |job| RestoreJobDocument::item(&job.view(call, &place)))
+}
+
+/// What a restore does for one of its parts.
+struct Job<'r> {
+    restore: &'r Restore,
+    part: &'r Part,
+    target: Option<Arc<Cluster>>,
+    url: Option<String>,
+}
+
+impl Job<'_> {
+    fn view<'a>(&'a self, call: &Call, place: &'a Place) -> RestoreJobView<'a> {
+        let (restore, part) = (self.restore, self.part);
+        RestoreJobView { place, restore, part, target: self.target.as_deref(), now: call.now, url: self.url.as_deref() }
     }
-    let mut found = Vec::new();
-    for (restore, target) in restores.iter().zip(&targets) {
-        for part in &restore.parts {
-            found.push((restore, part, target.as_deref(), link(call, restore, part)?));
+}
+
+/// Some of the jobs of restores.
+async fn jobs<'r>(
+    call: &Call,
+    restores: impl Iterator<Item = (&'r Restore, Range<usize>)>,
+) -> Result<Vec<Job<'r>>, Refusal> {
+    let mut jobs = Vec::new();
+    for (restore, range) in restores {
+        let target = kept_target(call, restore).await?;
+        for part in &restore.parts[range] {
+            jobs.push(Job { restore, part, target: target.clone(), url: link(call, restore, part)? });
         }
     }
-    let jobs = found.iter().map(|(restore, part, target, url)| RestoreJobView {
-        place: &place,
-        restore,
-        part,
-        target: *target,
-        now: call.now,
-        url: url.as_deref(),
-    });
-    call.list_of(&url, &jobs.collect::<Vec<_>>(), RestoreJobDocument::item)
+    Ok(jobs)
 }
 
 /// Where the file of a part is to be had, for those who may ask for a restore: whoever has the link has all data.

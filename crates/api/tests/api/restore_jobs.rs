@@ -1,11 +1,12 @@
 //! Restore jobs: as they are read, asked for and cancelled, on every surface.
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use stillpoint_catalog::{Catalog, Cluster, Page};
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::restore::{Options, Point, Restore, State, Target};
 use stillpoint_core::stream::{Gap, GapCause};
-use stillpoint_core::{ClusterId, ClusterTime, Role};
+use stillpoint_core::{ClusterId, ClusterTime, RestoreId, Role};
 
 use crate::coverage;
 use crate::support::{
@@ -213,6 +214,41 @@ async fn a_list_has_the_jobs_of_every_restore_or_of_one() {
     let other = format!("/api/atlas/v1.0/groups/{GROUP}/clusters/a%2Fb%20c%25/restoreJobs");
     assert_eq!(get(&lab, &other).await["results"], json!([]));
     assert_eq!(refusal(&lab.get(&format!("{other}/{JOB}")).await).1, "RESTORE_JOB_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_list_of_many_is_read_from_the_catalog_until_its_page_is_full() {
+    let lab = Lab::new().await;
+    let first = finished_restore();
+    let mut expected: Vec<_> = first.parts.iter().map(|part| part.job.to_string()).collect();
+    for n in 1..=230_u64 {
+        // Ids of tests are of some time to come.
+        let requested = first.requested + SignedDuration::from_hours(365 * 24) + SignedDuration::from_secs(n as i64);
+        let mut restore = Restore { id: RestoreId::new(requested, 0), requested, ..first.clone() };
+        // Some end before they have any part.
+        restore.parts.truncate(n as usize % 3);
+        for (part, chance) in restore.parts.iter_mut().zip(1..) {
+            part.job = RestoreId::new(requested, chance);
+        }
+        let jobs = restore.parts.iter().map(|part| part.job.to_string());
+        expected.splice(0..0, jobs);
+        lab.catalog.queue_restore(&restore, None).await.unwrap();
+    }
+    let collection = collection();
+    for per_page in [1, 7, 100, 231, 500] {
+        // Around the page in the middle, and at both ends.
+        let last = expected.len().div_ceil(per_page);
+        for page in [1, 2, last / 2, last - 1, last, last + 1].into_iter().filter(|page| *page > 0) {
+            let list = get(&lab, &format!("{collection}?itemsPerPage={per_page}&pageNum={page}")).await;
+            let shown = expected.iter().skip((page - 1) * per_page).take(per_page);
+            assert!(ids(&list).into_iter().eq(shown), "{per_page}, {page}");
+            assert_eq!(list["totalCount"], expected.len());
+            let more = list["links"].as_array().unwrap().iter().any(|link| link["rel"] == "next");
+            assert_eq!(more, page < last, "{per_page}, {page}");
+        }
+    }
+    let list = get(&lab, &format!("{collection}?includeCount=false")).await;
+    assert!(list.get("totalCount").is_none() && ids(&list).len() == 100);
 }
 
 #[tokio::test]

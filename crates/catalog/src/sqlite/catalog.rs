@@ -472,6 +472,14 @@ impl Catalog for SqliteCatalog {
         self.read(|connection| restores::count(connection, cluster))
     }
 
+    async fn count_restored_parts(&self, cluster: ClusterId) -> Result<u64> {
+        self.read(|connection| restores::count_parts(connection, cluster))
+    }
+
+    async fn forget_restores(&self, cluster: ClusterId, before: Timestamp, most: u64) -> Result<u64> {
+        self.write(move |transaction, _| restores::forget(transaction, cluster, before, most)).await
+    }
+
     async fn unfinished_restore(&self, cluster: ClusterId) -> Result<Option<Restore>> {
         self.read(|connection| restores::unfinished(connection, cluster))
     }

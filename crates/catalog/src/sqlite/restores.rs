@@ -2,7 +2,7 @@
 //!
 //! A restore belongs to the cluster that it is from. What is to be downloaded is found by its job alone.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, Row, Transaction, params};
 use secrecy::{ExposeSecret, SecretString};
 use stillpoint_core::checkpoint::PartId;
@@ -22,6 +22,13 @@ pub(super) const ONE: &str = "SELECT record FROM restores WHERE cluster = ?1 AND
 pub(super) const NUMBER: &str = "SELECT n FROM restores WHERE cluster = ?1 AND id = ?2";
 pub(super) const URI: &str = "SELECT uri_sealed FROM restores WHERE cluster = ?1 AND id = ?2";
 pub(super) const COUNT: &str = "SELECT count(*) AS n FROM restores WHERE cluster = ?1";
+pub(super) const COUNT_PARTS: &str =
+    "SELECT coalesce(sum(json_array_length(record, '$.parts')), 0) AS n FROM restores WHERE cluster = ?1";
+/// Of those that have ended the last that so many come after.
+pub(super) const BEYOND: &str =
+    "SELECT id FROM restores WHERE cluster = ?1 AND ended = 1 ORDER BY id DESC LIMIT 1 OFFSET ?2";
+/// Ids are in the order of the times at which they were made.
+pub(super) const FORGET: &str = "DELETE FROM restores WHERE cluster = ?1 AND ended = 1 AND id <= ?2";
 pub(super) const UNFINISHED: &str = "SELECT record FROM restores WHERE cluster = ?1 AND ended = 0";
 pub(super) const UNFINISHED_INTO: &str = "SELECT record FROM restores WHERE target = ?1 AND ended = 0";
 /// What has ended needs no connection string.
@@ -200,6 +207,20 @@ pub fn page(connection: &Connection, cluster: ClusterId, page: Page) -> Result<V
 
 pub fn count(connection: &Connection, cluster: ClusterId) -> Result<u64> {
     rows::count(connection, COUNT, &cluster.to_string())
+}
+
+pub fn count_parts(connection: &Connection, cluster: ClusterId) -> Result<u64> {
+    rows::count(connection, COUNT_PARTS, &cluster.to_string())
+}
+
+pub fn forget(transaction: &Transaction, cluster: ClusterId, before: Timestamp, most: u64) -> Result<u64> {
+    let beyond =
+        one(transaction, BEYOND, params![cluster.to_string(), limit(most)], |row| row.get("id").map_err(store))?;
+    // No time of an id is before that.
+    let last = before.checked_sub(SignedDuration::from_nanos(1)).ok().filter(|last| *last >= Timestamp::UNIX_EPOCH);
+    let before = last.map(|last| RestoreId::new(last, u64::MAX).to_string());
+    let Some(until) = before.max(beyond) else { return Ok(0) };
+    Ok(execute(transaction, FORGET, params![cluster.to_string(), until]).map_err(store)? as u64)
 }
 
 /// The one from a cluster.

@@ -132,6 +132,7 @@ macro_rules! conformance_suite {
             a_restore_that_is_under_way_stays_cancelled_whatever_is_written,
             a_snapshot_stays_while_a_restore_may_go_on_from_it,
             removing_a_cluster_waits_for_restores_and_takes_those_from_it_along,
+            ended_restores_are_forgotten_by_age_and_number,
             the_version_counts_restores,
             one_drill_of_a_cluster_is_unfinished_at_a_time,
             a_drill_is_written_under_the_newest_lease_never_goes_back_nor_breaks_a_rule,

@@ -447,6 +447,37 @@ pub async fn removing_a_cluster_waits_for_restores_and_takes_those_from_it_along
     assert_eq!(catalog.restores(stays.id, Page::ALL).await.unwrap(), [back], "what came of it stays");
 }
 
+pub async fn ended_restores_are_forgotten_by_age_and_number(catalog: &dyn Catalog) {
+    let (cluster, _) = with_lease(catalog).await;
+    let other = another(catalog, &cluster, 2).await;
+    queue(catalog, &broken_restore(&other, 1)).await.unwrap();
+    let all = [1, 2, 3, 4, 5].map(|second| broken_restore(&cluster, second));
+    for restore in &all {
+        queue(catalog, restore).await.unwrap();
+    }
+    let parts: u64 = all.iter().map(|restore| restore.parts.len() as u64).sum();
+    assert!(parts >= 5);
+    assert_eq!(catalog.count_restored_parts(cluster.id).await.unwrap(), parts);
+    // One that has not ended stays, however old, and is none of the number.
+    let unfinished = queued_restore(&cluster, 0);
+    queue(catalog, &unfinished).await.unwrap();
+    let left = async || {
+        let left = catalog.restores(cluster.id, Page::ALL).await.unwrap();
+        left.iter().map(|restore| restore.requested.as_second() - NOON).collect::<Vec<_>>()
+    };
+    assert_eq!(catalog.forget_restores(cluster.id, at(1), 5).await.unwrap(), 0);
+    assert_eq!(catalog.forget_restores(cluster.id, at(2), 5).await.unwrap(), 1);
+    assert_eq!(left().await, [5, 4, 3, 2, 0]);
+    assert_eq!(catalog.forget_restores(cluster.id, at(1), 3).await.unwrap(), 1);
+    assert_eq!(left().await, [5, 4, 3, 0]);
+    assert_eq!(catalog.forget_restores(cluster.id, at(5), 2).await.unwrap(), 2, "whichever is more");
+    assert_eq!(left().await, [5, 0]);
+    assert_eq!(catalog.forget_restores(cluster.id, at(60), 2).await.unwrap(), 1);
+    assert_eq!(left().await, [0]);
+    assert_eq!(catalog.count_restores(other.id).await.unwrap(), 1);
+    assert_eq!(catalog.count_restored_parts(cluster.id).await.unwrap(), unfinished.parts.len() as u64);
+}
+
 pub async fn the_version_counts_restores(catalog: &dyn Catalog) {
     let (cluster, lease) = with_lease(catalog).await;
     let Some(mut before) = catalog.version().unwrap() else { return };

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::load::Progress;
 use super::{NOTE_EVERY, RestoreError, Run, plan};
 use crate::snapshots::dump::{Contents, Dump};
+use crate::snapshots::owners::{self, Owned, Owner};
 use crate::snapshots::state::{Sink, Source};
 use crate::snapshots::{Archive, SnapshotError, blocking};
 
@@ -85,11 +86,12 @@ impl Run {
         stop: &CancellationToken,
     ) -> Result<(), RestoreError> {
         let (time, permits) = (restore.time, Semaphore::new(self.setup.snapshots.parts_at_once));
+        let ownerships = Arc::new(owners::at(archive, time).await.map_err(stopped)?);
         let making = steps.iter().map(|step| {
-            let permits = &permits;
+            let (permits, owner) = (&permits, Owner::new(step.part.clone(), ownerships.clone()));
             async move {
                 let _permit = permits.acquire().await;
-                (step, make(archive, folder, step, time, stop).await)
+                (step, make(archive, folder, step, owner, time, stop).await)
             }
         });
         let mut making: FuturesUnordered<_> = making.collect();
@@ -205,6 +207,7 @@ async fn make(
     archive: &Archive,
     folder: &Path,
     step: &Step,
+    owner: Owner,
     time: ClusterTime,
     stop: &CancellationToken,
 ) -> Result<Ready, RestoreError> {
@@ -220,7 +223,7 @@ async fn make(
     let (name, progress, stop) = (step.name.clone(), step.progress.clone(), stop.clone());
     let folder = folder.to_owned();
     let made = blocking(move || {
-        let made = write(source, time, &contents, &partial, &progress).and_then(|made| {
+        let made = write(source, time, owner, &contents, &partial, &progress).and_then(|made| {
             let failed = |why| SnapshotError::Output { path: partial.display().to_string(), why };
             if stop.is_cancelled() {
                 return Err(SnapshotError::Stopped);
@@ -247,6 +250,7 @@ fn stopped(why: SnapshotError) -> RestoreError {
 fn write(
     source: Source,
     time: ClusterTime,
+    owner: Owner,
     contents: &Contents,
     path: &Path,
     progress: &Progress,
@@ -259,8 +263,10 @@ fn write(
     let packed = GzEncoder::new(BufWriter::with_capacity(BUFFER, measured), Compression::fast());
     let dump = Dump::begin(BufWriter::with_capacity(BUFFER, packed), name.clone(), contents)?;
     let state = source.at(time)?;
-    let mut counted = Counted { dump, progress };
-    state.into(&mut counted, &|_, _| true)?;
+    let mut owned = Owned::new(Counted { dump, progress }, owner);
+    state.into(&mut owned, &|_, _| true)?;
+    let (counted, orphans) = owned.finish();
+    tracing::info!(file = name, orphans, "restore: a file is written");
     let (out, _) = counted.dump.finish()?;
     let packed = out.into_inner().map_err(|why| failed(why.into_error()))?;
     let out = packed.finish().map_err(failed)?;

@@ -7,20 +7,18 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 use bson::{Bson, Document};
-use stillpoint_fold::ownership::Ownership;
 use stillpoint_fold::{Collection, Uuid};
 use stillpoint_snapshot::manifest;
 
 use super::RestoreError;
 use super::naming::Naming;
 use crate::snapshots::SnapshotError;
+use crate::snapshots::owners::{self, Ownerships};
 use crate::snapshots::state::Sink;
 
 /// The collections of config servers whose rows are restored, in the order in which they are written: a router asks
 /// for the database first, so that it finds nothing before it finds all.
 pub const TABLES: [&str; 4] = ["tags", "chunks", "collections", "databases"];
-/// The sessions of clients: every cluster makes its own.
-const SESSIONS: &str = "config.system.sessions";
 const USERS: &str = "admin.system.users";
 const ROLES: &str = "admin.system.roles";
 /// An operation is under way while one of these has a document.
@@ -61,23 +59,11 @@ impl Routing {
     }
 
     /// Who owns what of each sharded collection, by its UUID.
-    pub fn ownerships(&self) -> Result<BTreeMap<Uuid, Ownership>, RestoreError> {
-        let mut chunks = BTreeMap::<Uuid, Vec<&RawDocument>>::new();
-        for row in self.of("config.chunks") {
-            chunks.entry(uuid_of(row, "config.chunks")?).or_default().push(row);
-        }
-        let mut all = BTreeMap::new();
-        for row in self.of("config.collections") {
-            let ns = text(row, "_id", "config.collections")?;
-            if ns == SESSIONS {
-                continue;
-            }
-            let uuid = uuid_of(row, "config.collections")?;
-            let its = chunks.remove(&uuid).unwrap_or_default();
-            let ownership = Ownership::new(row, its);
-            all.insert(uuid, ownership.map_err(|why| RestoreError::Ownership { ns: ns.to_owned(), why })?);
-        }
-        Ok(all)
+    pub fn ownerships(&self) -> Result<Ownerships, RestoreError> {
+        owners::of(self.of("config.collections"), self.of("config.chunks")).map_err(|why| match why {
+            SnapshotError::Ownership { ns, why } => RestoreError::Ownership { ns, why },
+            why => RestoreError::Stored(why),
+        })
     }
 
     /// The zones of each shard of the source, as far as ranges of what is restored are in them.

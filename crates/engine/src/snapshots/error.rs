@@ -5,7 +5,7 @@ use std::io;
 use stillpoint_catalog::CatalogError;
 use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::PartId;
-use stillpoint_fold::FoldError;
+use stillpoint_fold::{FoldError, OwnershipError};
 use stillpoint_mongo::MongoError;
 use stillpoint_mongo::snapshot::ReadError;
 use stillpoint_oplog::{EntryError, TransactionError};
@@ -40,9 +40,9 @@ pub enum SnapshotError {
     #[error("{part}: {what} cannot be read within the time that the server keeps its past: {why}")]
     TooSlow { part: PartId, what: String, why: String },
     #[error(
-        "temporary files: {needed} bytes may be needed in {folder}, and {free} are free: make room, or set `snapshots.temp_folder`"
+        "temporary files: {needed} bytes may be needed in {folder}, beside {others} for what is folded at the same time, and {free} are free: make room, or set `snapshots.temp_folder`"
     )]
-    NoRoom { folder: String, needed: u64, free: u64 },
+    NoRoom { folder: String, needed: u64, others: u64, free: u64 },
     #[error("{path} cannot be written: {why}")]
     Output { path: String, why: io::Error },
     #[error("temporary files: {0}")]
@@ -59,6 +59,10 @@ pub enum SnapshotError {
     Damaged { name: String, why: String },
     #[error("what was read of {part} cannot be found in its records: {why}")]
     Records { part: PartId, why: String },
+    #[error("it cannot be known which shard owns the documents of {ns}: {why}")]
+    Ownership { ns: String, why: OwnershipError },
+    #[error("the config servers' data as of {time}, which says which shard owns what, cannot be made: {why}")]
+    Routing { time: ClusterTime, why: String },
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error("a manifest: {0}")]
@@ -87,6 +91,8 @@ impl SnapshotError {
             | SnapshotError::Document { .. }
             | SnapshotError::Damaged { .. }
             | SnapshotError::Records { .. }
+            | SnapshotError::Ownership { .. }
+            | SnapshotError::Routing { .. }
             | SnapshotError::Write(_)
             | SnapshotError::Manifest(_)
             | SnapshotError::Entry(_)

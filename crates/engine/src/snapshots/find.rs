@@ -11,30 +11,31 @@ use super::state::Sink;
 pub struct Finder<F> {
     key: Option<Vec<u8>>,
     found: F,
-    seen: bool,
+    /// The collection, once it was there.
+    seen: Option<Uuid>,
     sorted: bool,
 }
 
 impl<F> Finder<F> {
     /// Of all documents, or of the one with a key.
     pub fn new(key: Option<Vec<u8>>, found: F) -> Finder<F> {
-        Finder { key, found, seen: false, sorted: true }
+        Finder { key, found, seen: None, sorted: true }
     }
 
     /// Whether the collection is there.
     pub fn has_seen(&self) -> bool {
-        self.seen
+        self.seen.is_some()
     }
 }
 
-impl<F: FnMut(&RawDocument) -> Result<(), SnapshotError>> Sink for Finder<F> {
+impl<F: FnMut(Uuid, &RawDocument) -> Result<(), SnapshotError>> Sink for Finder<F> {
     fn begin(
         &mut self,
-        _: Uuid,
+        uuid: Uuid,
         collection: &Collection,
         _: Option<&manifest::Collection>,
     ) -> Result<(), SnapshotError> {
-        self.seen = true;
+        self.seen = Some(uuid);
         // In a chunk of a capped collection any key may be.
         self.sorted = !collection.is_in_insertion_order();
         Ok(())
@@ -48,9 +49,10 @@ impl<F: FnMut(&RawDocument) -> Result<(), SnapshotError>> Sink for Finder<F> {
     }
 
     fn document(&mut self, key: &[u8], document: &RawDocument) -> Result<(), SnapshotError> {
-        match &self.key {
-            Some(wanted) if wanted[..] != *key => Ok(()),
-            _ => (self.found)(document),
+        match (&self.key, self.seen) {
+            (Some(wanted), _) if wanted[..] != *key => Ok(()),
+            (_, Some(uuid)) => (self.found)(uuid, document),
+            (_, None) => Ok(()),
         }
     }
 

@@ -7,12 +7,14 @@
 //!
 //! # Layout
 //! - [`read`]: a part's data out of the cluster
+//! - `room`: memory and disk for that
 //! - [`state`]: a part's data at a time, for whoever wants it
 //! - [`make`]: a snapshot out of that
 //! - [`verify`]: whether that is what the cluster itself says
 //! - [`diff`]: what has changed from one time to another
 //! - [`watch`]: each checkpoint is verified as soon as it can be
 //! - [`export`], [`dump`], [`find`]: as files; as one archive; one collection or document of it
+//! - [`owners`]: which documents of a shard are its own
 //! - [`check`]: whether all that is stored is whole
 //! - [`point`]: what is stored of a cluster, to be asked for a time
 //! - [`pack`], [`unpack`]: chunks into the vault, and out of it
@@ -25,9 +27,11 @@ pub mod export;
 pub mod find;
 mod make;
 mod metadata;
+pub mod owners;
 mod pack;
 mod point;
 pub(crate) mod read;
+mod room;
 pub mod state;
 pub mod unpack;
 pub mod verify;
@@ -66,7 +70,8 @@ use make::{About, Maker};
 use pack::Packer;
 use read::PartReader;
 pub use read::blocking;
-use state::{Room, Source};
+use room::{Claim, Room};
+use state::Source;
 use unpack::Packs;
 
 /// The longest pause before something is tried again.
@@ -94,7 +99,7 @@ pub struct Snapshots {
 
 impl Default for Snapshots {
     fn default() -> Snapshots {
-        let room = Room { memory: 64 << 20, folder: std::env::temp_dir() };
+        let room = Room::new(64 << 20, std::env::temp_dir());
         Snapshots { scheduled: true, verify: false, parts_at_once: 2, haul: 256 << 20, room }
     }
 }
@@ -404,7 +409,7 @@ impl Task {
         let (catalog, cluster) = (&self.setup.catalog, self.lease.cluster);
         let from = unpack::manifest(vault, cluster, part, base).await?;
         let room = self.setup.snapshots.room.clone();
-        room_for(&**catalog, cluster, part, base.stream, cut, &room).await?;
+        let claim = room_for(&**catalog, cluster, part, base.stream, cut, &room).await?;
         let compatibility = from.compatibility.clone();
         let oplog =
             StoredOplog::new(catalog.clone(), Arc::new(vault.clone()), self.setup.clock.clone(), cluster, part.clone());
@@ -412,7 +417,7 @@ impl Task {
         let packs = Packs::new(handle.clone(), vault.clone(), cluster, part)?;
         let packer = Packer::new(handle.clone(), catalog.clone(), vault.clone(), cluster, part)?;
         let stop = self.stop.clone();
-        let source = Source { handle, part: part.clone(), packs, base: from, oplog, room, stop };
+        let source = Source { handle, part: part.clone(), packs, base: from, oplog, room, claim, stop };
         let made = blocking(move || {
             let mut maker = Maker::new(packer);
             source.at(cut)?.into(&mut maker, &|_, _| true)?;
@@ -470,7 +475,7 @@ async fn store(
     Ok((data, names))
 }
 
-/// Whether the temporary files of a fold will find room: they are at most as long as the oplog that is folded.
+/// Claims room for the temporary files of a fold: they are at most as long as the oplog that is folded.
 async fn room_for(
     catalog: &dyn Catalog,
     cluster: ClusterId,
@@ -478,7 +483,7 @@ async fn room_for(
     from: ClusterTime,
     until: ClusterTime,
     room: &Room,
-) -> Result<(), SnapshotError> {
+) -> Result<Claim, SnapshotError> {
     let mut needed = 0;
     let mut next = from;
     loop {
@@ -489,12 +494,5 @@ async fn room_for(
             _ => break,
         }
     }
-    let needed = needed.saturating_sub(room.memory as u64);
-    let free = rustix::fs::statvfs(&room.folder)
-        .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
-        .map_err(|e| SnapshotError::Spill(e.into()))?;
-    if free < needed {
-        return Err(SnapshotError::NoRoom { folder: room.folder.display().to_string(), needed, free });
-    }
-    Ok(())
+    room.claim(needed.saturating_sub(room.memory as u64))
 }

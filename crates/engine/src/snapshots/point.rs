@@ -11,7 +11,8 @@ use stillpoint_vault::Vault;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::state::{Room, Source};
+use super::room::Room;
+use super::state::Source;
 use super::unpack::{self, Packs};
 use super::{SnapshotError, room_for};
 use crate::Clock;
@@ -62,7 +63,7 @@ impl Archive {
     /// All that a part's state at a time is made of.
     pub async fn source(&self, part: &PartId, base: &Data, time: ClusterTime) -> Result<Source, SnapshotError> {
         let manifest = unpack::manifest(&self.vault, self.cluster, part, base).await?;
-        room_for(&*self.catalog, self.cluster, part, base.stream, time, &self.room).await?;
+        let claim = room_for(&*self.catalog, self.cluster, part, base.stream, time, &self.room).await?;
         let handle = Handle::current();
         let oplog = StoredOplog::new(
             self.catalog.clone(),
@@ -78,6 +79,7 @@ impl Archive {
             base: manifest,
             oplog,
             room: self.room.clone(),
+            claim,
             stop: self.stop.clone(),
         })
     }

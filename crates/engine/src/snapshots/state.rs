@@ -4,7 +4,6 @@
 //! business. Of what has not changed since the stored data a sink may take whole trees or chunks, unread.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use bson::raw::{RawDocument, RawDocumentBuf};
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use stillpoint_fold::catalogue::CatalogueError;
 use stillpoint_fold::gather::is_derived;
 use stillpoint_fold::merge::{Since, Stored};
 use stillpoint_fold::sort::{Moment, Sorted, Sorter};
-use stillpoint_fold::{Budget, Catalogue, Collection, FoldError, Gather, Gathered, Key, Merge, Outcomes, Piece, Uuid};
+use stillpoint_fold::{Catalogue, Collection, FoldError, Gather, Gathered, Key, Merge, Outcomes, Piece, Uuid};
 use stillpoint_oplog::Entry;
 use stillpoint_snapshot::reference::Layout;
 use stillpoint_snapshot::{Manifest, Node, Reference, Root, Walk, manifest};
@@ -23,6 +22,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::SnapshotError;
+use super::room::Claim;
+pub use super::room::Room;
 use super::unpack::Packs;
 use crate::stored::StoredOplog;
 
@@ -62,21 +63,6 @@ pub trait Sink {
     fn end(&mut self) -> Result<(), SnapshotError>;
 }
 
-/// What is kept of this machine while folding.
-#[derive(Debug, Clone)]
-pub struct Room {
-    /// Of memory, for what is not yet on disk, in bytes.
-    pub memory: usize,
-    /// For temporary files.
-    pub folder: PathBuf,
-}
-
-impl Room {
-    fn budget(&self) -> Budget {
-        Budget { memory: self.memory, folder: self.folder.clone() }
-    }
-}
-
 /// A part's stored data, what its oplog says since, and the time that is asked for.
 pub struct State {
     part: PartId,
@@ -96,6 +82,8 @@ pub struct Source {
     pub base: Manifest,
     pub oplog: StoredOplog,
     pub room: Room,
+    /// For the temporary files of what the oplog says.
+    pub claim: Claim,
     pub stop: CancellationToken,
 }
 
@@ -103,11 +91,12 @@ impl Source {
     /// Reads the stored oplog from where the stored data needs it to `until`, and on until every transaction
     /// that was prepared by then is resolved.
     pub fn at(self, until: ClusterTime) -> Result<State, SnapshotError> {
-        let Source { handle, part, packs, base, oplog, room, stop } = self;
+        let Source { handle, part, packs, base, oplog, room, mut claim, stop } = self;
         let failed = |why: FoldError| SnapshotError::Fold { part: part.clone(), why };
         // Of what was open then, all is in what is read.
         let complete_from = base.earliest;
-        let mut outcomes = Outcomes::new(until, Vec::new(), complete_from)?;
+        let (few, rest) = room.budgets();
+        let mut outcomes = Outcomes::new(until, Vec::new(), complete_from, few)?;
         // Data of one time is what it was at that time, whatever of the oplog is left.
         let as_it_is = base.earliest == until && base.latest == until;
         let mut reached = base.stream;
@@ -122,22 +111,25 @@ impl Source {
             };
             let entry = Entry::read(&entry.bytes)?;
             reached = entry.at.time;
-            outcomes.see(&entry)?;
+            outcomes.see(&entry).map_err(failed)?;
             seen += 1;
             if seen.is_multiple_of(LOOK_EVERY) && stop.is_cancelled() {
                 return Err(SnapshotError::Stopped);
             }
         }
-        let committed = outcomes.end().map_err(|why| failed(why.into()))?;
+        let committed = outcomes.end().map_err(failed)?;
         let catalogue = catalogue(&base)?;
-        let mut gather = Gather::new(catalogue, base.catalog, committed, Vec::new(), complete_from, room.budget())
-            .map_err(failed)?;
+        let mut gather =
+            Gather::new(catalogue, base.catalog, committed, Vec::new(), complete_from, rest).map_err(failed)?;
         let mut entries = oplog.entries(Some(base.stream), Some(reached));
         while !as_it_is && let Some(entry) = handle.block_on(entries.next()).transpose()? {
             gather.see(&Entry::read(&entry.bytes)?).map_err(failed)?;
             seen += 1;
-            if seen.is_multiple_of(LOOK_EVERY) && stop.is_cancelled() {
-                return Err(SnapshotError::Stopped);
+            if seen.is_multiple_of(LOOK_EVERY) {
+                if stop.is_cancelled() {
+                    return Err(SnapshotError::Stopped);
+                }
+                claim.written(gather.spilled());
             }
         }
         let gathered = gather.end().map_err(failed)?;

@@ -75,6 +75,34 @@ fn what_is_prepared_before_the_catalogue_and_committed_after_it_counts() {
 }
 
 #[test]
+fn a_transaction_that_has_ended_is_forgotten() {
+    let mut entries = Vec::new();
+    for n in 0..100 {
+        let (session, now) = (n as i32 % 3, 10 * n + 2);
+        entries.push(part(at(now), session, None, vec![insert(has(n as i32, 0))]));
+        if n % 2 == 0 {
+            entries.push(whole(at(now + 1), session, Some(at(now)), vec![]));
+        } else {
+            entries.push(prepare(at(now + 1), session, Some(at(now)), vec![]));
+            entries.push(commit(at(now + 3), session, at(now + 1), time(now + 2)));
+        }
+    }
+    let story = Story::new(1, 5_000, entries);
+    let budget = || crate::Budget { memory: 500, folder: std::env::temp_dir() };
+    let mut outcomes = crate::Outcomes::new(time(5_000), vec![], ClusterTime::ZERO, budget()).unwrap();
+    story.entries.iter().for_each(|bytes| outcomes.see(&Entry::read(bytes).unwrap()).unwrap());
+    let committed = outcomes.end().unwrap();
+    let (catalogue, from) = (story.catalogue.clone(), time(1));
+    let mut gather = Gather::new(catalogue, from, committed, vec![], ClusterTime::ZERO, budget()).unwrap();
+    for bytes in &story.entries {
+        gather.see(&Entry::read(bytes).unwrap()).unwrap();
+        assert!(gather.committed.open() <= 1, "{}", gather.committed.open());
+    }
+    assert_eq!(gather.committed.open(), 0);
+    assert_eq!(story.kept().unwrap().len(), 100);
+}
+
+#[test]
 fn an_aborted_transaction_never_counts() {
     let entries = vec![
         part(at(2), 1, None, vec![insert(has(1, 0)), create(D, "d")]),

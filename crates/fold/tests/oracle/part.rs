@@ -179,16 +179,16 @@ impl Snapshot {
     /// What the fold makes of this and the stream.
     pub fn fold(&self, entries: &[Vec<u8>], until: ClusterTime) -> Result<State, FoldError> {
         let entries = || entries.iter().map(|bytes| Entry::read(bytes).unwrap());
-        let mut outcomes = Outcomes::new(until, vec![], self.beginning.complete_from)?;
+        // So little that most is spilled.
+        let budget = Budget { memory: 4 << 10, folder: std::env::temp_dir() };
+        let few = Budget { memory: 200, ..budget.clone() };
+        let mut outcomes = Outcomes::new(until, vec![], self.beginning.complete_from, few)?;
         for entry in entries() {
             outcomes.see(&entry)?;
             if outcomes.is_complete() {
                 break;
             }
         }
-        let folder = std::env::temp_dir();
-        // So little that most is spilled.
-        let budget = Budget { memory: 4 << 10, folder };
         let committed = outcomes.end()?;
         let (catalogue, complete_from) = (self.catalogue.clone(), self.beginning.complete_from);
         let mut gather = Gather::new(catalogue, self.at, committed, vec![], complete_from, budget)?;

@@ -99,6 +99,19 @@ const COMMANDS: &[&str] = &[
     "migrate",
 ];
 
+/// Of a part's primary, whatever is open or held.
+const ELECTIONS: &[&str] = &[
+    "step down",
+    "step down",
+    "step down while a transaction is prepared",
+    "step down while a transaction is committed",
+    "step down of a coordinator or a participant",
+];
+/// How often one of these is done, which take longer.
+const ELECTED: f64 = 0.04;
+/// A transaction is prepared and committed within about as long.
+const MOMENT: Duration = Duration::from_millis(15);
+
 impl<'a> Workload<'a> {
     /// Half of what it does is what is `wanted`.
     pub fn new(lab: &'a Lab, seed: u64, wanted: Vec<&'static str>) -> Self {
@@ -115,12 +128,13 @@ impl<'a> Workload<'a> {
 
     /// All that can be done.
     pub fn kinds() -> impl Iterator<Item = &'static str> {
-        WRITES.iter().chain(COMMANDS).copied()
+        WRITES.iter().chain(COMMANDS).chain(ELECTIONS).copied()
     }
 
     /// Does something, unless the cluster refuses it: a name may be taken, a document may not be there.
     pub async fn step(&mut self) {
         let kinds = if self.rng.random_bool(0.7) { WRITES } else { COMMANDS };
+        let kinds = if self.rng.random_bool(ELECTED) { ELECTIONS } else { kinds };
         let mut kind = *kinds.choose(&mut self.rng).unwrap();
         if let Some(wanted) = self.wanted.choose(&mut self.rng)
             && self.rng.random_bool(0.5)
@@ -322,9 +336,39 @@ impl<'a> Workload<'a> {
                 let (db, name) = SHARDED.split_once('.').unwrap();
                 self.client(shard).database(db).collection(name).insert_one(doc! {"_id": n}).await?;
             }
+            "step down" => match self.rng.random_range(0..3) {
+                2 => self.lab.config().step_down_for_a_moment().await?,
+                shard => self.lab.shard(shard).step_down_for_a_moment().await?,
+            },
+            "step down while a transaction is prepared" => {
+                anyhow::ensure!(!held);
+                let transaction = self.across(true).await?;
+                let (prepared, elected) = tokio::join!(transaction.prepare(), self.step_down_meanwhile());
+                self.held.push(prepared?);
+                elected?;
+            }
+            "step down while a transaction is committed" => {
+                anyhow::ensure!(!held);
+                let prepared = self.across(true).await?.prepare().await?;
+                let (committed, elected) = tokio::join!(prepared.commit(), self.step_down_meanwhile());
+                committed.and(elected)?;
+            }
+            "step down of a coordinator or a participant" => {
+                anyhow::ensure!(!held);
+                let transaction = self.across(false).await?;
+                let (committed, elected) = tokio::join!(transaction.commit(), self.step_down_meanwhile());
+                committed.and(elected)?;
+            }
             _ => self.command(kind, held, db, &name).await?,
         }
         Ok(())
+    }
+
+    /// Of a shard's primary, at some moment of what is done meanwhile.
+    async fn step_down_meanwhile(&mut self) -> Result<()> {
+        let shard = self.shard();
+        tokio::time::sleep(self.rng.random_range(Duration::ZERO..MOMENT)).await;
+        self.lab.shard(shard).step_down_for_a_moment().await
     }
 
     async fn transaction(&mut self, db: &Database, steps: u32) -> Result<()> {

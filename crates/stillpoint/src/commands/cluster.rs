@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use stillpoint_catalog::{Catalog, Cluster};
-use stillpoint_core::ClusterId;
+use stillpoint_catalog::{Catalog, CatalogError, Cluster};
 use stillpoint_core::checkpoint::PartId;
+use stillpoint_core::restore::Target;
+use stillpoint_core::{ClusterId, SnapshotId};
 use stillpoint_mongo::doctor::{Level, examine};
 use stillpoint_mongo::{ClusterLink, PartLink};
 
+use super::taken::{LOOK_EVERY, is_served};
 use super::{check_name, doctor};
 use crate::cli::{ClusterCommand, UriArgs};
 use crate::config::Config;
@@ -42,16 +44,81 @@ pub async fn run(config: &Config, output: &Output, command: ClusterCommand) -> R
             show(output, &cluster, &parts);
             Ok(())
         }
-        ClusterCommand::Remove { of, name } => {
+        ClusterCommand::Remove { of, name, wait } => {
             let catalog = open_catalog(config)?;
             let project = context::project(&*catalog, &of.project).await?;
             let cluster = context::cluster(&*catalog, &project, &name).await?;
-            catalog.remove_cluster(cluster.id, now()).await?;
+            let given_up = remove(&*catalog, &cluster, wait).await?;
             audited(&*catalog, format!("cluster remove {}", cluster.id)).await;
-            output.print(&document(&cluster), || format!("forgot {name}; the cluster itself was not touched"));
+            output.print(&document(&cluster), || {
+                let snapshot = given_up.map_or(String::new(), |id| {
+                    format!("; snapshot {id}, which was under way, is given up, and what it stored goes with the rest")
+                });
+                format!("forgot {name}; the cluster itself was not touched{snapshot}")
+            });
             Ok(())
         }
     }
+}
+
+/// Forgets a cluster, as soon as nothing is under way that must come to its end; the snapshot that is given up with
+/// it, if one was under way.
+async fn remove(catalog: &dyn Catalog, cluster: &Cluster, wait: bool) -> Result<Option<SnapshotId>, CliError> {
+    let mut told = None;
+    loop {
+        let snapshot = catalog.unfinished_snapshot(cluster.id).await?.map(|snapshot| snapshot.id);
+        match catalog.remove_cluster(cluster.id, now()).await {
+            Err(CatalogError::InUse(_)) => {}
+            done => return Ok(done.map(|()| snapshot)?),
+        }
+        // None if it has ended just now.
+        if let Some(busy) = busy(catalog, cluster).await? {
+            if !wait {
+                return Err(CliError::Failed(format!(
+                    "{} cannot be removed: {busy}; or wait with --wait",
+                    cluster.name
+                )));
+            }
+            if !is_served(catalog, cluster).await? {
+                return Err(CliError::Failed(format!(
+                    "{} cannot be removed: {busy}; no server goes on with it: start `stillpoint serve`",
+                    cluster.name
+                )));
+            }
+            if told.as_ref() != Some(&busy) {
+                eprintln!("waiting: {busy}");
+                told = Some(busy);
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What of a cluster must come to its end before it can be forgotten: the balancer is to be put back, and what is
+/// restored from it is needed.
+async fn busy(catalog: &dyn Catalog, cluster: &Cluster) -> Result<Option<String>, CatalogError> {
+    if let Some(checkpoint) = catalog.unfinished_checkpoint(cluster.id).await? {
+        return Ok(Some(format!(
+            "checkpoint {} of it is under way; `stillpoint status` says how far it is",
+            checkpoint.id
+        )));
+    }
+    for from in catalog.clusters(None).await? {
+        let Some(restore) = catalog.unfinished_restore(from.id).await? else { continue };
+        let how = match restore.target {
+            _ if from.id == cluster.id => "from",
+            Target::Cluster(id) if id == cluster.id => "into",
+            _ => continue,
+        };
+        let Some(project) = catalog.project(from.project).await? else { continue };
+        return Ok(Some(format!(
+            "restore {id} {how} it is under way; `stillpoint restore-job cancel --project {} --cluster {} {id}` ends it",
+            project.name,
+            from.name,
+            id = restore.id,
+        )));
+    }
+    Ok(None)
 }
 
 /// Nothing is written before the cluster was found fit.

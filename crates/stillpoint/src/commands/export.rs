@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use stillpoint_engine::snapshots::dump::{Contents, Dump};
 use stillpoint_engine::snapshots::export::{Exported, Exporter};
+use stillpoint_engine::snapshots::owners::{Owned, Owner};
 use stillpoint_engine::snapshots::state::State;
 use stillpoint_engine::snapshots::{SnapshotError, blocking};
 use stillpoint_fold::Collection;
 
 use super::part_name;
-use super::point::{Fresh, Point, is_wanted};
+use super::point::{Fresh, Point, is_wanted, without};
 use crate::cli::PointArgs;
 use crate::config::Config;
 use crate::context::audited;
@@ -21,45 +22,48 @@ use crate::output::{Output, table};
 /// An archive is written in pieces of so many bytes.
 const BUFFER: usize = 1 << 20;
 
+/// What is to be written.
+pub struct Wanted {
+    pub point: PointArgs,
+    pub parts: Vec<String>,
+    pub only: Vec<String>,
+    pub with_orphans: bool,
+}
+
 pub async fn run(
     config: &Config,
     output: &Output,
-    args: PointArgs,
-    parts: Vec<String>,
-    only: Vec<String>,
+    wanted: Wanted,
     out: Option<PathBuf>,
     archive: Option<PathBuf>,
 ) -> Result<(), CliError> {
     match (out, archive) {
-        (Some(out), _) => files(config, output, args, parts, only, &out).await,
-        (None, Some(file)) => self::archive(config, output, args, parts, only, &file).await,
+        (Some(out), _) => files(config, output, wanted, &out).await,
+        (None, Some(file)) => self::archive(config, output, wanted, &file).await,
         // The grammar asks for one of them.
         (None, None) => Err(CliError::Usage("name a folder with --out, or an archive with --archive".into())),
     }
 }
 
-async fn files(
-    config: &Config,
-    output: &Output,
-    args: PointArgs,
-    parts: Vec<String>,
-    only: Vec<String>,
-    out: &Path,
-) -> Result<(), CliError> {
+async fn files(config: &Config, output: &Output, wanted: Wanted, out: &Path) -> Result<(), CliError> {
+    let Wanted { point: args, parts, only, with_orphans } = wanted;
     let point = Point::open(config, &args, &parts).await?;
+    let ownerships = point.ownerships(with_orphans).await?;
     let fresh = Fresh::folder(out)?;
     let mut rows = Vec::new();
     for (part, base) in &point.parts {
         let source = point.archive.source(part, base, point.time).await?;
         let (folder, only, time) = (fresh.path.join(part_name(part)), only.clone(), point.time);
-        let exported = blocking(move || {
-            let mut exporter = Exporter::new(folder);
-            source.at(time)?.into(&mut exporter, &|_, collection| is_wanted(&only, &collection.ns))?;
-            Ok(exporter.exported())
+        let owner = Owner::new(part.clone(), ownerships.clone());
+        let row = blocking(move || {
+            let mut owned = Owned::new(Exporter::new(folder), owner);
+            source.at(time)?.into(&mut owned, &|_, collection| is_wanted(&only, &collection.ns))?;
+            let (exporter, orphans) = owned.finish();
+            Ok(Row { exported: exporter.exported(), orphans })
         })
         .await?;
-        say(part_name(part), exported);
-        rows.push((part_name(part).to_owned(), exported));
+        say(part_name(part), row);
+        rows.push((part_name(part).to_owned(), row));
     }
     fresh.end()?;
     audited(&*point.catalog, format!("export {} of {} to {}", point.time, point.cluster.name, out.display())).await;
@@ -67,14 +71,8 @@ async fn files(
     Ok(())
 }
 
-async fn archive(
-    config: &Config,
-    output: &Output,
-    args: PointArgs,
-    parts: Vec<String>,
-    only: Vec<String>,
-    file: &Path,
-) -> Result<(), CliError> {
+async fn archive(config: &Config, output: &Output, wanted: Wanted, file: &Path) -> Result<(), CliError> {
+    let Wanted { point: args, parts, only, with_orphans } = wanted;
     if parts.len() != 1 {
         return Err(CliError::Usage("an archive is of one part: name one --part, and call again for others".into()));
     }
@@ -92,6 +90,7 @@ async fn archive(
     let Some((part, base)) = point.parts.first() else {
         return Err(CliError::Failed(format!("{} has no part {:?}", point.cluster.name, parts[0])));
     };
+    let owner = Owner::new(part.clone(), point.ownerships(with_orphans).await?);
     let wanted = move |collection: &Collection| is_wanted(&only, &collection.ns);
     let time = point.time;
     let source = point.archive.source(part, base, time).await?;
@@ -100,29 +99,30 @@ async fn archive(
         blocking(move || Contents::of(source.at(time)?, &wanted)).await?
     };
     let source = point.archive.source(part, base, time).await?;
-    let exported = if to_standard_output {
+    let row = if to_standard_output {
         let write = move || {
-            let (_, exported) = dump(io::stdout().lock(), "standard output", &contents, source.at(time)?, &wanted)?;
-            Ok(exported)
+            let state = source.at(time)?;
+            let (_, row) = dump(io::stdout().lock(), "standard output", &contents, state, owner, &wanted)?;
+            Ok(row)
         };
         blocking(write).await?
     } else {
         let (fresh, out) = Fresh::file(file)?;
         let name = fresh.path.display().to_string();
         let write = move || {
-            let (out, exported) = dump(out, &name, &contents, source.at(time)?, &wanted)?;
+            let (out, row) = dump(out, &name, &contents, source.at(time)?, owner, &wanted)?;
             out.sync_all().map_err(|why| SnapshotError::Output { path: name, why })?;
-            Ok(exported)
+            Ok(row)
         };
-        let exported = blocking(write).await?;
+        let row = blocking(write).await?;
         fresh.end()?;
-        exported
+        row
     };
-    say(part_name(part), exported);
+    say(part_name(part), row);
     let place = if to_standard_output { "standard output".to_owned() } else { file.display().to_string() };
     audited(&*point.catalog, format!("export {time} of {} to {place}", point.cluster.name)).await;
     if !to_standard_output {
-        print(output, &point, ("archive", file), &[(part_name(part).to_owned(), exported)]);
+        print(output, &point, ("archive", file), &[(part_name(part).to_owned(), row)]);
     }
     Ok(())
 }
@@ -133,41 +133,57 @@ fn dump<W: Write>(
     name: &str,
     contents: &Contents,
     state: State,
+    owner: Owner,
     wanted: &dyn Fn(&Collection) -> bool,
-) -> Result<(W, Exported), SnapshotError> {
+) -> Result<(W, Row), SnapshotError> {
     let failed = |why| SnapshotError::Output { path: name.to_owned(), why };
-    let mut dump = Dump::begin(BufWriter::with_capacity(BUFFER, out), name.to_owned(), contents)?;
-    state.into(&mut dump, &|_, one| wanted(one))?;
+    let dump = Dump::begin(BufWriter::with_capacity(BUFFER, out), name.to_owned(), contents)?;
+    let mut owned = Owned::new(dump, owner);
+    state.into(&mut owned, &|_, one| wanted(one))?;
+    let (dump, orphans) = owned.finish();
     let (out, exported) = dump.finish()?;
     let out = out.into_inner().map_err(|why| failed(why.into_error()))?;
-    Ok((out, exported))
+    Ok((out, Row { exported, orphans }))
 }
 
-fn say(part: &str, exported: Exported) {
-    eprintln!("{part}: {} documents of {} collections", exported.documents, exported.collections);
+/// What was written of a part, and how many documents were not because it did not own them.
+#[derive(Clone, Copy)]
+struct Row {
+    exported: Exported,
+    orphans: u64,
+}
+
+fn say(part: &str, Row { exported: Exported { documents, collections, .. }, orphans }: Row) {
+    eprintln!("{part}: {documents} documents of {collections} collections{}", without(orphans));
 }
 
 /// `place` is the name of a field, and where what was written is.
-fn print(output: &Output, point: &Point, place: (&str, &Path), rows: &[(String, Exported)]) {
+fn print(output: &Output, point: &Point, place: (&str, &Path), rows: &[(String, Row)]) {
     let mut document = json!({"time": point.time.to_string()});
     document[place.0] = json!(place.1);
     document["parts"] = rows
         .iter()
-        .map(|(part, exported)| {
+        .map(|(part, Row { exported, orphans })| {
             json!({
                 "part": part,
                 "collections": exported.collections,
                 "documents": exported.documents,
                 "bytes": exported.bytes,
+                "orphans": orphans,
             })
         })
         .collect::<Value>();
     output.print(&document, || {
-        let cells = rows.iter().map(|(part, exported)| {
-            let figures = [exported.collections, exported.documents, exported.bytes].map(|n| n.to_string());
+        let cells = rows.iter().map(|(part, Row { exported, orphans })| {
+            let Exported { collections, documents, bytes } = exported;
+            let figures = [collections, documents, bytes, orphans].map(u64::to_string);
             [vec![part.clone()], figures.to_vec()].concat()
         });
         let cells: Vec<_> = cells.collect();
-        format!("as of {}\n{}", point.time, table(&["PART", "COLLECTIONS", "DOCUMENTS", "BYTES"], &cells))
+        format!(
+            "as of {}\n{}",
+            point.time,
+            table(&["PART", "COLLECTIONS", "DOCUMENTS", "BYTES", "ORPHANS LEFT OUT"], &cells)
+        )
     });
 }

@@ -12,6 +12,7 @@ use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::coverage::Obstacle;
 use stillpoint_core::snapshot::Data;
 use stillpoint_engine::snapshots::Archive;
+use stillpoint_engine::snapshots::owners::{self, Ownerships};
 
 use super::part_name;
 use crate::cli::{OfCluster, PointArgs, TimeArgs, ToArgs};
@@ -128,6 +129,24 @@ impl Point {
         let Stored { cluster, archive, catalog, .. } = stored;
         Ok(Point { cluster, time, archive, catalog, parts })
     }
+
+    /// Who owned what then of the sharded collections, as far as that matters: not of the config servers' own data,
+    /// nor if orphans are wanted, too.
+    pub async fn ownerships(&self, with_orphans: bool) -> Result<Arc<Ownerships>, CliError> {
+        if with_orphans || self.parts.iter().all(|(part, _)| *part == PartId::ConfigServers) {
+            return Ok(Arc::default());
+        }
+        let found = owners::at(&self.archive, self.time).await;
+        found.map(Arc::new).map_err(|why| match why.is_lasting() {
+            true => CliError::Failed(format!("{why}. --with-orphans gives all that the shards had, whoever owned it")),
+            false => why.into(),
+        })
+    }
+}
+
+/// For a line that tells how many documents there were.
+pub fn without(orphans: u64) -> String {
+    if orphans == 0 { String::new() } else { format!(", without {orphans} orphans") }
 }
 
 /// Two points in time of one cluster that can be read.

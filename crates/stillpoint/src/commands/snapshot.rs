@@ -1,5 +1,6 @@
 //! `stillpoint snapshot`
 
+use jiff::Timestamp;
 use serde_json::Value;
 use stillpoint_api::{ATLAS_V1, Place, SnapshotView, snapshot_document};
 use stillpoint_catalog::{Catalog, Cluster, Page, Project};
@@ -7,7 +8,7 @@ use stillpoint_core::SnapshotId;
 use stillpoint_core::keeping::{keep_from, need};
 use stillpoint_core::snapshot::{Data, Part, Snapshot, State};
 
-use crate::cli::SnapshotCommand;
+use crate::cli::{OfCluster, SnapshotCommand};
 use crate::commands::taken::{LOOK_EVERY, cut, is_served, not_found, wait_for_server};
 use crate::config::Config;
 use crate::context::{audited, chance, now, of_cluster, open_catalog};
@@ -71,6 +72,18 @@ pub async fn run(config: &Config, output: &Output, command: SnapshotCommand) -> 
             print(config, output, &project, &cluster, &snapshot);
             Ok(())
         }
+        SnapshotCommand::Keep { of, id } => {
+            let change = |snapshot: &Snapshot| (snapshot.expires, true);
+            let kept = change_keeping(config, output, catalog, &of, id, change).await?;
+            audited(catalog, format!("snapshot keep {}", kept.id)).await;
+            Ok(())
+        }
+        SnapshotCommand::Expire { of, id, at } => {
+            let change = |snapshot: &Snapshot| (at.or(snapshot.expires), false);
+            let kept = change_keeping(config, output, catalog, &of, id, change).await?;
+            audited(catalog, format!("snapshot expire {}", kept.id)).await;
+            Ok(())
+        }
         SnapshotCommand::Delete { of, id } => {
             let (project, cluster) = of_cluster(catalog, &of).await?;
             let snapshot = find(catalog, &project, &cluster, id).await?;
@@ -81,6 +94,29 @@ pub async fn run(config: &Config, output: &Output, command: SnapshotCommand) -> 
             Ok(())
         }
     }
+}
+
+/// Changes how long one is kept: when it may go, and whether it stays until somebody says otherwise.
+async fn change_keeping(
+    config: &Config,
+    output: &Output,
+    catalog: &dyn Catalog,
+    of: &OfCluster,
+    id: SnapshotId,
+    change: impl FnOnce(&Snapshot) -> (Option<Timestamp>, bool),
+) -> Result<Snapshot, CliError> {
+    let (project, cluster) = of_cluster(catalog, of).await?;
+    let snapshot = find(catalog, &project, &cluster, id).await?;
+    if !snapshot.is_complete() {
+        let state = snapshot.state.name();
+        return Err(CliError::Failed(format!(
+            "snapshot {id} is {state}: how long it is kept is set once it is complete"
+        )));
+    }
+    let (expires, do_not_delete) = change(&snapshot);
+    let kept = catalog.keep_snapshot(cluster.id, id, expires, do_not_delete).await?;
+    output.print(&document(config, &project, &cluster, &kept), || format!("{id} is kept until {}", kept_until(&kept)));
+    Ok(kept)
 }
 
 async fn find(
@@ -97,7 +133,7 @@ async fn check_that_it_may_go(catalog: &dyn Catalog, snapshot: &Snapshot) -> Res
     let (id, cluster) = (snapshot.id, snapshot.cluster);
     let refused = |why: &str| Err(CliError::Failed(format!("snapshot {id} cannot be deleted: {why}")));
     if snapshot.do_not_delete {
-        return refused("it is marked doNotDelete; set that to false over the API first");
+        return refused("it is marked doNotDelete; `stillpoint snapshot expire` takes that back");
     }
     let keep_from = keep_from(&catalog.schedule(cluster).await?, catalog.oldest_cut(cluster).await?, now());
     match need(&catalog.snapshots(cluster, Page::ALL).await?, id, keep_from) {
@@ -178,7 +214,7 @@ fn newest(part: &Part) -> Option<Data> {
 
 fn kept_until(snapshot: &Snapshot) -> String {
     match (snapshot.do_not_delete, snapshot.expires) {
-        (true, _) => "told otherwise".into(),
+        (true, _) => "you say otherwise".into(),
         (false, Some(expires)) => expires.to_string(),
         (false, None) => "-".into(),
     }

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use stillpoint_catalog::{Catalog, CatalogError, Cluster, Page, SegmentTotals};
 use stillpoint_core::checkpoint::{Checkpoint, PartId, State};
 use stillpoint_core::drill::{self, newest_passed, newest_told};
+use stillpoint_core::snapshot::Snapshot;
 use stillpoint_core::stream::{CaptureReport, GapCause};
-use stillpoint_core::{ClusterId, ClusterTime};
+use stillpoint_core::{ClusterId, ClusterTime, restore, snapshot};
 
 /// Checkpoints that are looked at first: one of them has completed, usually.
 const RECENT: u64 = 10;
@@ -29,6 +30,8 @@ pub struct OfCluster {
     pub balancer_held: f64,
     /// Seconds, of the last that completed.
     pub discovery: Option<f64>,
+    pub snapshots: OfSnapshots,
+    pub restores: OfRestores,
     pub drills: OfDrills,
 }
 
@@ -44,6 +47,29 @@ pub struct OfDrills {
     pub loss: Option<(f64, f64)>,
     /// If they are scheduled.
     pub overdue: Option<bool>,
+}
+
+#[derive(Debug, Default)]
+pub struct OfSnapshots {
+    /// What the newest sound one is as of.
+    pub newest: Option<Timestamp>,
+    /// Seconds since then, or since the cluster was added if there is none.
+    pub age: f64,
+    pub is_running: bool,
+    /// Whether the last that ended failed.
+    pub last_failed: bool,
+    /// When one last failed, as far back as they are kept.
+    pub failed: Option<Timestamp>,
+    /// How many are damaged.
+    pub damaged: u64,
+}
+
+/// Of restores from the cluster.
+#[derive(Debug, Default)]
+pub struct OfRestores {
+    pub is_running: bool,
+    /// Of the last that ended: when, and whether it broke.
+    pub last: Option<(Timestamp, bool)>,
 }
 
 #[derive(Debug)]
@@ -74,7 +100,9 @@ pub async fn gather(catalog: &dyn Catalog, reports: Reports, now: Timestamp) -> 
         // Added since, with its cluster.
         let Some(project) = projects.get(&cluster.project) else { continue };
         let parts = parts(catalog, cluster.id, live.remove(&cluster.id).unwrap_or_default()).await?;
-        clusters.push(with_checkpoints(catalog, project.clone(), cluster, parts, now).await?);
+        let (snapshots, restores) = (snapshots(catalog, &cluster, now).await?, restores(catalog, cluster.id).await?);
+        let of = with_checkpoints(catalog, project.clone(), cluster, parts, now).await?;
+        clusters.push(OfCluster { snapshots, restores, ..of });
     }
     Ok(clusters)
 }
@@ -124,8 +152,7 @@ async fn with_checkpoints(
     let last_completed = last.as_ref().and_then(Checkpoint::completed);
     let held_since = recent.iter().find(|checkpoint| checkpoint.owes_put_back()).and_then(|held| held.held_since);
     let ended = recent.iter().find(|checkpoint| checkpoint.state.ended());
-    // A clock that was set back makes no negative times.
-    let since = |then: Timestamp| now.duration_since(then).as_secs_f64().max(0.0);
+    let since = |then| since(now, then);
     Ok(OfCluster {
         project,
         parts,
@@ -135,6 +162,8 @@ async fn with_checkpoints(
         balancer_held: held_since.map_or(0.0, since),
         drills: drills(catalog, cluster.id, now).await?,
         discovery: last.and_then(|checkpoint| checkpoint.discovery()).map(|time| time.as_secs_f64()),
+        snapshots: OfSnapshots::default(),
+        restores: OfRestores::default(),
         cluster: cluster.name,
     })
 }
@@ -151,6 +180,37 @@ async fn drills(catalog: &dyn Catalog, cluster: ClusterId, now: Timestamp) -> Re
             .map(|loss| (loss.stream_seconds as f64, loss.checkpoint_seconds as f64)),
         overdue: catalog.drill_schedule(cluster).await?.map(|schedule| schedule.overdue(&all, now).is_some()),
     })
+}
+
+async fn snapshots(catalog: &dyn Catalog, cluster: &Cluster, now: Timestamp) -> Result<OfSnapshots, CatalogError> {
+    // A schedule keeps some dozens of a cluster.
+    let all = catalog.snapshots(cluster.id, Page::ALL).await?;
+    let newest = all.iter().find(|one| one.is_sound()).and_then(|one| one.cut).map(|cut| cut.date());
+    let ended = |one: &&Snapshot| one.state.ended();
+    let failed = |one: &&Snapshot| one.state == snapshot::State::Failed;
+    Ok(OfSnapshots {
+        newest,
+        age: since(now, newest.unwrap_or(cluster.created)),
+        is_running: !all.iter().all(|one| ended(&one)),
+        last_failed: all.iter().find(ended).is_some_and(|one| failed(&one)),
+        failed: all.iter().find(failed).and_then(|one| one.ended),
+        damaged: all.iter().filter(|one| one.damage.is_some()).count() as u64,
+    })
+}
+
+async fn restores(catalog: &dyn Catalog, cluster: ClusterId) -> Result<OfRestores, CatalogError> {
+    // One is done at a time: the newest or the one before it has ended.
+    let newest = catalog.restores(cluster, Page { skip: 0, take: 2 }).await?;
+    let last = newest.iter().find(|one| one.state.ended());
+    Ok(OfRestores {
+        is_running: !newest.iter().all(|one| one.state.ended()),
+        last: last.and_then(|one| Some((one.ended?, one.state == restore::State::Broken))),
+    })
+}
+
+/// In seconds. A clock that was set back makes no negative times.
+fn since(now: Timestamp, then: Timestamp) -> f64 {
+    now.duration_since(then).as_secs_f64().max(0.0)
 }
 
 /// Among the recent ones, or the older ones behind them.

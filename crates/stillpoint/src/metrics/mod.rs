@@ -1,4 +1,5 @@
-//! Figures for Prometheus, at `/metrics`: how capture stands, what is stored, the last checkpoints and drills.
+//! Figures for Prometheus, at `/metrics`: how capture stands, what is stored, and the last checkpoints, snapshots,
+//! restores and drills.
 //!
 //! A page is made when it is asked for, and again for whoever asks within [`FRESH`]: however many ask, the
 //! catalog is looked at once in that time. What is in it are figures, and the names of projects, clusters and

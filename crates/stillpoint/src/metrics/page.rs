@@ -145,6 +145,58 @@ const OF_CLUSTERS: [ClusterSeries; 11] = [
     },
 ];
 
+const OF_SNAPSHOTS: [ClusterSeries; 6] = [
+    ClusterSeries {
+        name: "stillpoint_snapshot_newest_timestamp_seconds",
+        help: "What the newest complete snapshot that is not damaged is as of, in seconds since the Unix epoch.",
+        value: |cluster| cluster.snapshots.newest.map(|time| time.as_second() as f64),
+    },
+    ClusterSeries {
+        name: "stillpoint_snapshot_age_seconds",
+        help: "Seconds since what the newest complete snapshot that is not damaged is as of, or since the cluster was \
+               added if there is none.",
+        value: |cluster| Some(cluster.snapshots.age),
+    },
+    ClusterSeries {
+        name: "stillpoint_snapshot_running",
+        help: "1 while a snapshot is taken or waits to be, else 0.",
+        value: |cluster| Some(flag(cluster.snapshots.is_running)),
+    },
+    ClusterSeries {
+        name: "stillpoint_snapshot_last_failed",
+        help: "1 if the last snapshot that ended failed, else 0.",
+        value: |cluster| Some(flag(cluster.snapshots.last_failed)),
+    },
+    ClusterSeries {
+        name: "stillpoint_snapshot_failed_timestamp_seconds",
+        help: "When a snapshot last failed, in seconds since the Unix epoch.",
+        value: |cluster| cluster.snapshots.failed.map(|time| time.as_second() as f64),
+    },
+    ClusterSeries {
+        name: "stillpoint_snapshots_damaged",
+        help: "Number of snapshots of which something is missing or damaged in the vault.",
+        value: |cluster| Some(cluster.snapshots.damaged as f64),
+    },
+];
+
+const OF_RESTORES: [ClusterSeries; 3] = [
+    ClusterSeries {
+        name: "stillpoint_restore_running",
+        help: "1 while a restore from the cluster is under way or waits to be, else 0.",
+        value: |cluster| Some(flag(cluster.restores.is_running)),
+    },
+    ClusterSeries {
+        name: "stillpoint_restore_last_broken",
+        help: "1 if the last restore from the cluster that ended could not be done, 0 if it is finished or was ended.",
+        value: |cluster| cluster.restores.last.map(|(_, broken)| flag(broken)),
+    },
+    ClusterSeries {
+        name: "stillpoint_restore_last_ended_timestamp_seconds",
+        help: "When the last restore from the cluster ended, in seconds since the Unix epoch.",
+        value: |cluster| cluster.restores.last.map(|(ended, _)| ended.as_second() as f64),
+    },
+];
+
 fn flag(is: bool) -> f64 {
     f64::from(u8::from(is))
 }
@@ -181,7 +233,7 @@ impl Collector for Figures {
         });
         family(&mut encoder, "stillpoint_gaps", "Number of gaps in the part's stored oplog, by their cause.", gaps)?;
 
-        for series in &OF_CLUSTERS {
+        for series in OF_CLUSTERS.iter().chain(&OF_SNAPSHOTS).chain(&OF_RESTORES) {
             let values = self.0.iter().filter_map(|cluster| Some((cluster_labels(cluster), (series.value)(cluster)?)));
             family(&mut encoder, series.name, series.help, values)?;
         }

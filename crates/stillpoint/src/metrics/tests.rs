@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use stillpoint_catalog::sqlite::SqliteCatalog;
 use stillpoint_catalog::{Cluster, Project, SegmentTotals};
 use stillpoint_core::checkpoint::{Checkpoint, Failure, Found, Part, PutBack, Reason, Released, State, Token};
-use stillpoint_core::{CheckpointId, ClusterTime, ProjectId};
+use stillpoint_core::restore::{Options, Point, Restore, Target};
+use stillpoint_core::snapshot::Snapshot;
+use stillpoint_core::{CheckpointId, ClusterTime, ProjectId, RestoreId, SnapshotId, restore, snapshot};
 use tempfile::TempDir;
 
-use super::figures::{OfCluster, OfDrills, OfPart, gather};
+use super::figures::{OfCluster, OfDrills, OfPart, OfRestores, OfSnapshots, gather};
 use super::*;
 
 fn at(second: i64) -> Timestamp {
@@ -49,6 +51,15 @@ fn everything() -> Vec<OfCluster> {
             loss: Some((12.0, 3_000.0)),
             overdue: Some(false),
         },
+        snapshots: OfSnapshots {
+            newest: Some(at(600)),
+            age: 400.0,
+            is_running: true,
+            last_failed: true,
+            failed: Some(at(650)),
+            damaged: 2,
+        },
+        restores: OfRestores { is_running: true, last: Some((at(500), true)) },
     }]
 }
 
@@ -92,6 +103,15 @@ fn every_series_is_written_with_its_labels_and_no_text_that_may_name_hosts() {
         format!("stillpoint_drill_rto_seconds{{{cluster}}} 41.5"),
         format!("stillpoint_drill_rpo_seconds{{{cluster}}} 12.0"),
         format!("stillpoint_drill_checkpoint_rpo_seconds{{{cluster}}} 3000.0"),
+        format!("stillpoint_snapshot_newest_timestamp_seconds{{{cluster}}} 600.0"),
+        format!("stillpoint_snapshot_age_seconds{{{cluster}}} 400.0"),
+        format!("stillpoint_snapshot_running{{{cluster}}} 1.0"),
+        format!("stillpoint_snapshot_last_failed{{{cluster}}} 1.0"),
+        format!("stillpoint_snapshot_failed_timestamp_seconds{{{cluster}}} 650.0"),
+        format!("stillpoint_snapshots_damaged{{{cluster}}} 2.0"),
+        format!("stillpoint_restore_running{{{cluster}}} 1.0"),
+        format!("stillpoint_restore_last_broken{{{cluster}}} 1.0"),
+        format!("stillpoint_restore_last_ended_timestamp_seconds{{{cluster}}} 500.0"),
     ];
     assert_eq!(samples, expected);
     assert!(!page.contains("internal"), "{page}");
@@ -120,7 +140,7 @@ fn the_alert_rules_and_the_guide_name_series_that_there_are() {
         assert!(there.contains(name.as_str()), "alerts.yml: {name}");
     }
     let alerts = rules.matches("- alert: ").count();
-    assert_eq!(alerts, 11);
+    assert_eq!(alerts, 15);
     for each in ["expr: ", "severity: ", "summary: ", "description: "] {
         assert_eq!(rules.matches(each).count(), alerts, "{each}");
     }
@@ -216,6 +236,72 @@ async fn the_last_completed_checkpoint_is_found_behind_any_number_that_failed() 
     let holding = lab.figures(1_000).await;
     assert_eq!((holding.balancer_held, holding.last_failed), (100.0, true), "the last that ended");
     assert_eq!(lab.figures(10).await.age, 0.0, "a clock that was set back");
+}
+
+#[tokio::test]
+async fn snapshots_and_restores_are_told_by_the_last_of_each_kind() {
+    let lab = Lab::new().await;
+    let snapshot = |requested: i64| Snapshot::queued(SnapshotId::new(at(requested), 1), lab.cluster, at(requested));
+    let add = async |snapshot: Snapshot| lab.catalog.queue_snapshot(&snapshot).await.unwrap();
+    let completed = |requested: i64| Snapshot {
+        state: snapshot::State::Completed,
+        ended: Some(at(requested + 20)),
+        cut: Some(ClusterTime::at(at(requested + 10))),
+        ..snapshot(requested)
+    };
+    let failed = |requested: i64| Snapshot {
+        state: snapshot::State::Failed,
+        ended: Some(at(requested + 5)),
+        failure: Some("shard0.internal does not answer".into()),
+        ..snapshot(requested)
+    };
+    let told = async |now: i64| {
+        let OfSnapshots { newest, age, is_running, last_failed, failed, damaged } = lab.figures(now).await.snapshots;
+        (
+            newest.map(|time| time.as_second()),
+            age,
+            is_running,
+            last_failed,
+            failed.map(|time| time.as_second()),
+            damaged,
+        )
+    };
+    assert_eq!(told(50).await, (None, 50.0, false, false, None, 0), "since it was added");
+    add(failed(100)).await;
+    assert_eq!(told(150).await, (None, 150.0, false, true, Some(105), 0));
+    add(completed(200)).await;
+    assert_eq!(told(250).await, (Some(210), 40.0, false, false, Some(105), 0));
+    add(completed(300)).await;
+    add(failed(400)).await;
+    add(snapshot(500)).await;
+    assert_eq!(told(600).await, (Some(310), 290.0, true, true, Some(405), 0));
+    // Nothing goes on from one that is damaged.
+    lab.catalog.note_damage(lab.cluster, completed(300).id, Some("a pack is missing")).await.unwrap();
+    assert_eq!(told(600).await, (Some(210), 390.0, true, true, Some(405), 1));
+    assert_eq!(told(10).await.1, 0.0, "a clock that was set back");
+
+    let restore = |requested: i64, state, ended: Option<i64>| {
+        let (id, time) = (RestoreId::new(at(requested), 1), ClusterTime::at(at(210)));
+        let (point, target) = (Point::Time(time), Target::Hosts("host:1".into()));
+        let queued = Restore::queued(id, lab.cluster, at(requested), point, time, target, Options::default());
+        let failure = (state == restore::State::Broken).then(|| "the target is not empty".to_owned());
+        Restore { state, failure, ended: ended.map(at), ..queued }
+    };
+    let add = async |restore: Restore| {
+        let uri = "mongodb://host:1/".into();
+        lab.catalog.queue_restore(&restore, Some(&uri)).await.unwrap();
+    };
+    let told = async || {
+        let OfRestores { is_running, last } = lab.figures(1_000).await.restores;
+        (is_running, last.map(|(ended, broken)| (ended.as_second(), broken)))
+    };
+    assert_eq!(told().await, (false, None));
+    add(restore(700, restore::State::Broken, Some(710))).await;
+    assert_eq!(told().await, (false, Some((710, true))));
+    add(restore(800, restore::State::Queued, None)).await;
+    assert_eq!(told().await, (true, Some((710, true))), "the last that ended");
+    lab.catalog.cancel_restore(lab.cluster, RestoreId::new(at(800), 1), at(820)).await.unwrap();
+    assert_eq!(told().await, (false, Some((820, false))), "that somebody ended it is no failure");
 }
 
 #[tokio::test]

@@ -40,6 +40,8 @@ fn every_command_says_what_it_does() {
         ("snapshot take", "Take a snapshot now"),
         ("snapshot list", "newest first"),
         ("snapshot show", "Show a snapshot"),
+        ("snapshot keep", "until you say otherwise"),
+        ("snapshot expire", "when the schedule has said"),
         ("snapshot delete", "that nothing needs"),
         ("restore", "or as files to be downloaded"),
         ("restore", "--link-hours"),

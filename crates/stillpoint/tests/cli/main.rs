@@ -14,6 +14,7 @@ mod path;
 mod privileges;
 mod projects;
 mod refusals;
+mod removal;
 mod snapshots;
 mod status;
 mod support;

@@ -168,7 +168,9 @@ async fn while_one_is_under_way(operator: &Operator, lab: &Lab) {
     let id = queued["id"].as_str().unwrap();
     operator.run(&checkpoint("take", &[])).fails(1, &format!("checkpoint {id} of this cluster is not yet finished"));
     operator.run(&checkpoint("delete", &[id])).fails(1, "the checkpoint is in use");
-    operator.run(&["cluster", "remove", "-p", "p", "Cluster0"]).fails(1, "the cluster is in use");
+    operator
+        .run(&["cluster", "remove", "-p", "p", "Cluster0"])
+        .fails(1, "of it is under way; `stillpoint status` says how far it is");
     let status = operator.json(&["status"]);
     assert_eq!(status["clusters"][0]["newest"]["id"], id, "{status}");
     assert_ne!(status["clusters"][0]["lastCompleted"]["id"], id);

@@ -123,7 +123,7 @@ async fn only_one_that_nothing_needs_is_deleted() {
     for (snapshot, why) in [
         (&oldest, "the oldest checkpoints and times that are kept are restored from it"),
         (&newest, "the next one goes on from it; delete it when there is a newer one"),
-        (&stays, "it is marked doNotDelete; set that to false over the API first"),
+        (&stays, "it is marked doNotDelete; `stillpoint snapshot expire` takes that back"),
     ] {
         delete(snapshot).fails(1, &format!("snapshot {} cannot be deleted: {why}", snapshot.id));
     }
@@ -140,6 +140,49 @@ async fn only_one_that_nothing_needs_is_deleted() {
     let trail = operator.run(&["audit"]);
     assert_eq!(trail.ok().stdout.matches("snapshot delete ").count(), 2, "{trail:?}");
     assert!(trail.stdout.contains(&format!("snapshot delete {id}")), "{trail:?}");
+}
+
+#[tokio::test]
+async fn how_long_one_is_kept_can_be_set() {
+    let operator = Operator::with_project();
+    let store = Store::new(&operator).await;
+    let until = "2031-02-03T04:05:06Z";
+    let other = Snapshot { expires: Some(ago(-3_600)), ..completed(&store, ago(7_200)) };
+    let (newest, reading) = (completed(&store, ago(3_600)), reading(&store, ago(60)));
+    for snapshot in [&other, &newest, &reading] {
+        store.catalog.queue_snapshot(snapshot).await.unwrap();
+    }
+    let id = other.id.to_string();
+    let stored = async || {
+        let found = store.catalog.snapshot(store.cluster.id, other.id).await.unwrap().unwrap();
+        (found.expires, found.do_not_delete)
+    };
+
+    let kept = operator.run(&words("keep", &[&id]));
+    assert_eq!(kept.ok().stdout.trim(), format!("{id} is kept until you say otherwise"));
+    assert_eq!(stored().await, (other.expires, true));
+    operator.run(&words("delete", &[&id])).fails(1, "it is marked doNotDelete");
+    // As the schedule said.
+    let document = operator.json(&words("expire", &[&id]));
+    assert_eq!((&document["id"], &document["doNotDelete"]), (&id.as_str().into(), &false.into()));
+    assert_eq!(stored().await, (other.expires, false));
+    operator.run(&words("keep", &[&id])).ok();
+    let expires = operator.run(&words("expire", &[&id, "--at", until]));
+    assert_eq!(expires.ok().stdout.trim(), format!("{id} is kept until {until}"));
+    assert_eq!(stored().await, (Some(until.parse().unwrap()), false));
+    let list = operator.run(&words("list", &[]));
+    assert!(list.ok().stdout.contains(until), "{list:?}");
+
+    for verb in ["keep", "expire"] {
+        let unfinished = operator.run(&words(verb, &[&reading.id.to_string()]));
+        unfinished.fails(1, "is READING: how long it is kept is set once it is complete");
+        operator.run(&words(verb, &["6b94183187d9d64b6f2868b5"])).fails(1, "there is no snapshot");
+    }
+    operator.run(&words("expire", &[&id, "--at", "tomorrow"])).fails(2, "--at <TIME>");
+    let trail = operator.run(&["audit"]);
+    for (verb, times) in [("keep", 2), ("expire", 2)] {
+        assert_eq!(trail.ok().stdout.matches(&format!("snapshot {verb} {id}")).count(), times, "{trail:?}");
+    }
 }
 
 /// Begins `snapshot take`, and gives what it says, line by line, and what to end it with.

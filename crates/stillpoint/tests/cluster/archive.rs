@@ -163,7 +163,7 @@ async fn described(set: &ReplicaSet, db: &str) -> BTreeMap<String, (Document, Ve
 }
 
 /// Standard output as bytes.
-async fn bytes_of(server: &Server, args: &[&str]) -> Vec<u8> {
+pub async fn bytes_of(server: &Server, args: &[&str]) -> Vec<u8> {
     let mut command = tokio::process::Command::from(server.command(args));
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));

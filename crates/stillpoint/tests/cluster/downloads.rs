@@ -119,7 +119,7 @@ impl Client {
     }
 }
 
-fn folder(server: &Server) -> PathBuf {
+pub fn folder(server: &Server) -> PathBuf {
     server.folder().join("data").join("stillpoint.downloads")
 }
 
@@ -137,8 +137,12 @@ async fn archive(client: &Client, job: &Value) -> Archive {
     assert_eq!(job["stillpoint"]["fileSize"], reply.body.len());
     let name = format!("attachment; filename=\"{}\"", job["hashes"][0]["fileName"].as_str().unwrap());
     assert_eq!(reply.header("content-disposition"), Some(name.as_str()));
+    unpacked(&reply.body)
+}
+
+pub fn unpacked(file: &[u8]) -> Archive {
     let mut bytes = Vec::new();
-    GzDecoder::new(&reply.body[..]).read_to_end(&mut bytes).unwrap();
+    GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
     Archive::read(&bytes)
 }
 
@@ -294,9 +298,7 @@ async fn the_command_line_asks_for_files_and_prints_their_links() {
     for link in links {
         let reply = client.download(link).await;
         assert_eq!(reply.status, 200, "{}", reply.head);
-        let mut bytes = Vec::new();
-        GzDecoder::new(&reply.body[..]).read_to_end(&mut bytes).unwrap();
-        assert!(!Archive::read(&bytes).collections.is_empty());
+        assert!(!unpacked(&reply.body).collections.is_empty());
     }
     // A restore into files has no target, and takes all of each part.
     for more in [&["--to", "mongodb://h"][..], &["--only", "shop"], &["--dry-run"], &["--link-hours", "0"]] {

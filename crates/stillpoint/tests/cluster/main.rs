@@ -17,6 +17,8 @@ mod lost_catalog;
 mod measured;
 mod movement;
 mod operator_acts;
+mod orphans;
+mod removal;
 mod removed_shards;
 mod restore;
 mod schedule;

@@ -78,7 +78,7 @@ pub async fn complete(server: &Server, id: SnapshotId) -> Snapshot {
 }
 
 async fn verified(lab: &Lab, server: &Server, vault: &Vault, snapshot: &Snapshot) -> Vec<PartVerification> {
-    let room = Room { memory: 64 << 20, folder: server.folder().to_owned() };
+    let room = Room::new(64 << 20, server.folder().to_owned());
     let (catalog, cut) = (Arc::new(server.catalog()), snapshot.cut.unwrap());
     let clock = Arc::new(now);
     let archive = Archive::open(catalog, vault.clone(), clock, server.cluster(), room).await.unwrap();

@@ -130,9 +130,13 @@ impl Server {
     }
 
     pub async fn add_cluster(&mut self, lab: &Lab) {
+        self.json(&["project", "create", PROJECT]).await;
+        self.add_to_project(lab).await;
+    }
+
+    pub async fn add_to_project(&mut self, lab: &Lab) {
         let uri = self.folder.path().join("uri");
         fs::write(&uri, lab.uri()).unwrap();
-        self.json(&["project", "create", PROJECT]).await;
         let add = ["cluster", "add", "--project", PROJECT, "--name", CLUSTER, "--uri-file", uri.to_str().unwrap()];
         let added = self.json(&add).await;
         self.cluster = Some(added["id"].as_str().unwrap().parse().unwrap());

@@ -59,7 +59,7 @@ async fn money(archive: &Archive, part: &PartId, checkpoint: &Checkpoint) -> i64
     let source = archive.source(part, &base, time).await.unwrap();
     let counted = blocking(move || {
         let mut money = 0;
-        let mut finder = Finder::new(None, |document: &RawDocument| {
+        let mut finder = Finder::new(None, |_, document: &RawDocument| {
             if document.get_str("kind").is_ok_and(|kind| kind == "account") {
                 money += document
                     .get_i64("balance")
@@ -92,7 +92,7 @@ pub async fn count(lab: &Lab, server: &Server, vault: &Vault, records: &[Checkpo
             eprintln!("snapshot {} failed: {:?}", snapshot.id, snapshot.failure);
         }
     }
-    let room = Room { memory: 64 << 20, folder: server.folder().to_owned() };
+    let room = Room::new(64 << 20, server.folder().to_owned());
     let archive = Archive::open(catalog, vault.clone(), Arc::new(now), server.cluster(), room).await.unwrap();
     let completed: Vec<_> = records.iter().filter(|record| record.state == State::Completed).collect();
     for checkpoint in &completed {

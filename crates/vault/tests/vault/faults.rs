@@ -161,6 +161,20 @@ async fn bytes_that_change_on_the_way_are_read_again_and_damaged_ones_are_damage
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_gives_wrong_bytes_for_a_while_is_outlasted() {
+    let mut home = Home::s3(true);
+    home.options.limits.reread_time = Duration::from_secs(20);
+    let vault = home.create().await;
+    let (name, id) = put(&vault, "oplog/a", content(1, 1_000)).await;
+    // At first, at once, and after 0.5 and 1 s; after 2 s it is right.
+    home.server().add(Fault::new(What::Corrupt { at: 500 }).on("GET", "oplog/").times(4)).unwrap();
+    let begun = Instant::now();
+    assert_eq!(vault.get(&name, id).await.unwrap(), content(1, 1_000));
+    assert_eq!(home.server().hits().unwrap(), 4);
+    assert!(begun.elapsed() >= Duration::from_millis(3_500), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vault_is_made_and_rotated_although_the_reply_is_lost() {
     let mut home = Home::s3(true).impatient();
     home.server().add(Fault::new(What::LoseReply).on("PUT", "vault.json").times(1)).unwrap();

@@ -75,7 +75,8 @@ impl Home {
 
     fn with(mut self, encrypted: bool) -> Home {
         self.options.master_key = encrypted.then(|| master("a"));
-        self.options.limits = Limits { multipart_from: 5 << 20, part: 5 << 20, ..Limits::default() };
+        let reread_time = Duration::from_millis(100);
+        self.options.limits = Limits { multipart_from: 5 << 20, part: 5 << 20, reread_time, ..Limits::default() };
         self
     }
 

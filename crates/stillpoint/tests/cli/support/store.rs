@@ -7,7 +7,7 @@ use std::time::Duration;
 use bson::doc;
 use jiff::{SignedDuration, Timestamp};
 use stillpoint_catalog::sqlite::SqliteCatalog;
-use stillpoint_catalog::{Catalog, Cluster, Lease};
+use stillpoint_catalog::{Catalog, CatalogError, Cluster, Lease};
 use stillpoint_core::checkpoint::{Checkpoint, PartId};
 use stillpoint_core::snapshot::Snapshot;
 use stillpoint_core::stream::{CaptureReport, Gap, GapCause, Segment, Stream, place};
@@ -88,7 +88,11 @@ impl<'a> Store<'a> {
     }
 
     pub async fn save_snapshot(&self, snapshot: &Snapshot) {
-        self.catalog.save_snapshot(&self.lease, snapshot, &[]).await.unwrap();
+        self.try_save_snapshot(snapshot, &[]).await.unwrap();
+    }
+
+    pub async fn try_save_snapshot(&self, snapshot: &Snapshot, blobs: &[String]) -> Result<(), CatalogError> {
+        self.catalog.save_snapshot(&self.lease, snapshot, blobs).await
     }
 
     pub async fn stop_server(&self) {
