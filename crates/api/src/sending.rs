@@ -1,8 +1,9 @@
 //! A file on its way to a client: read by a task of its own, piece by piece as the client takes it.
 //!
-//! One file goes to one client at a time, and goes with its last byte: from the moment that was handed to the
-//! connection nobody else gets it, and then the catalog says so, and it is deleted. What the operating system still
-//! has of it, or the network, is nobody's to know. A client that breaks off before that leaves all as it was.
+//! One file goes to one client at a time, and goes with its last byte, if all before it was handed over too: from the
+//! moment that this was handed to the connection nobody else gets it, and then the catalog says so, and it is deleted.
+//! What the operating system still has of it, or the network, is nobody's to know. A client that breaks off before
+//! that leaves all as it was.
 //!
 //! The task has limits, so that a client that is slow, or takes nothing at all, does not hold the file.
 
@@ -11,8 +12,8 @@ use std::io::{self, ErrorKind, SeekFrom};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -38,16 +39,26 @@ const LEAST_A_SECOND: u64 = 64 << 10;
 const NOTES: usize = 5;
 const BETWEEN_NOTES: Duration = Duration::from_secs(1);
 
-/// The files that are on their way.
+/// The files that are on their way, and how much was handed over of those that are not yet used up.
 #[derive(Debug, Default)]
-pub struct Turns(Mutex<HashMap<RestoreId, Arc<AtomicBool>>>);
+pub struct Turns {
+    taken: Mutex<HashMap<RestoreId, Arc<AtomicU8>>>,
+    /// Up to where, without a hole. A process that ends forgets it: then a file may be had once more.
+    reached: Mutex<HashMap<RestoreId, u64>>,
+}
+
+/// Its last byte was not yet handed over.
+const SENDING: u8 = 0;
+/// It was.
+const OVER: u8 = 1;
+/// It will not be: nobody took it in time.
+const GIVEN_UP: u8 = 2;
 
 /// The right to send a file, until it is dropped.
 pub struct Turn {
     interface: Arc<Interface>,
     job: RestoreId,
-    /// Whether its last byte was handed over.
-    over: Arc<AtomicBool>,
+    state: Arc<AtomicU8>,
 }
 
 /// Somebody else's turn.
@@ -57,25 +68,39 @@ pub struct Taken {
     pub over: bool,
 }
 
+impl Turns {
+    fn taken(&self) -> MutexGuard<'_, HashMap<RestoreId, Arc<AtomicU8>>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reached(&self) -> MutexGuard<'_, HashMap<RestoreId, u64>> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Turn {
     pub fn take(interface: &Arc<Interface>, job: RestoreId) -> Result<Turn, Taken> {
-        let mut turns = interface.sending.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match turns.get(&job) {
-            Some(over) => Err(Taken { over: over.load(Ordering::SeqCst) }),
+        let mut taken = interface.sending.taken();
+        match taken.get(&job) {
+            Some(state) => Err(Taken { over: state.load(Ordering::SeqCst) == OVER }),
             None => {
-                let over = Arc::new(AtomicBool::new(false));
-                turns.insert(job, over.clone());
-                Ok(Turn { interface: interface.clone(), job, over })
+                let state = Arc::new(AtomicU8::new(SENDING));
+                taken.insert(job, state.clone());
+                Ok(Turn { interface: interface.clone(), job, state })
             }
         }
     }
 
-    /// Begins to send a range of a file of so many bytes; with the last of them it goes.
+    /// Begins to send a range of a file of so many bytes; with the last of them it goes, if all before was handed over.
     pub async fn send(self, path: PathBuf, mut file: File, range: Range<u64>, bytes: u64) -> io::Result<Sending> {
         file.seek(SeekFrom::Start(range.start)).await?;
         let left = range.end - range.start;
         let (pieces, taken) = mpsc::channel(1);
-        let over = (range.end == bytes).then(|| self.over.clone());
+        let before = self.interface.sending.reached().get(&self.job).copied().unwrap_or(0);
+        let goes_on = range.start <= before;
+        let over = (goes_on && range.end == bytes).then(|| self.state.clone());
+        let handed = Arc::new(AtomicU64::new(range.start));
+        let reached = handed.clone();
         let interface = self.interface.clone();
         interface.writes.spawn(async move {
             let whole = Instant::now() + SETTLING + Duration::from_secs(left / LEAST_A_SECOND);
@@ -84,11 +109,17 @@ impl Turn {
                 // Whether the last piece was taken is known when nobody waits for more.
                 let _ = timeout_at(limit(), pieces.closed()).await;
             }
-            if self.over.load(Ordering::SeqCst) {
+            // Who did not take the last piece until now does not get it any more.
+            let given_up = self.state.compare_exchange(SENDING, GIVEN_UP, Ordering::SeqCst, Ordering::SeqCst);
+            if given_up == Err(OVER) {
                 self.end(&path).await;
+                self.interface.sending.reached().remove(&self.job);
+            } else if goes_on {
+                let reached = reached.load(Ordering::SeqCst).max(before);
+                self.interface.sending.reached().insert(self.job, reached);
             }
         });
-        Ok(Sending { taken, left, over })
+        Ok(Sending { taken, left, handed, over })
     }
 
     /// The file was downloaded.
@@ -118,7 +149,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.interface.sending.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job);
+        self.interface.sending.taken().remove(&self.job);
     }
 }
 
@@ -146,13 +177,19 @@ async fn read(
     true
 }
 
+fn too_slow() -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, "it was taken too slowly")
+}
+
 /// The body of a reply that is a file.
 #[derive(Debug)]
 pub struct Sending {
     taken: mpsc::Receiver<io::Result<Bytes>>,
     left: u64,
+    /// Up to where of the file it was handed over.
+    handed: Arc<AtomicU64>,
     /// Of one that goes with its last byte.
-    over: Option<Arc<AtomicBool>>,
+    over: Option<Arc<AtomicU8>>,
 }
 
 impl Body for Sending {
@@ -166,14 +203,17 @@ impl Body for Sending {
         let piece = match ready!(self.taken.poll_recv(cx)) {
             Some(Ok(piece)) => piece,
             Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-            None => return Poll::Ready(Some(Err(io::Error::new(ErrorKind::TimedOut, "it was taken too slowly")))),
+            None => return Poll::Ready(Some(Err(too_slow()))),
         };
-        self.left = self.left.saturating_sub(piece.len() as u64);
-        if self.left == 0
+        let left = self.left.saturating_sub(piece.len() as u64);
+        if left == 0
             && let Some(over) = &self.over
+            && over.compare_exchange(SENDING, OVER, Ordering::SeqCst, Ordering::SeqCst).is_err()
         {
-            over.store(true, Ordering::SeqCst);
+            return Poll::Ready(Some(Err(too_slow())));
         }
+        self.left = left;
+        self.handed.fetch_add(piece.len() as u64, Ordering::SeqCst);
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

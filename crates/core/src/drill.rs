@@ -14,6 +14,8 @@ use crate::{CheckpointId, ClusterId, ClusterTime, DrillId, RestoreId};
 
 /// After one that did not pass: the first wait until it is tried again. Each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_secs(15 * 60);
+/// How long somebody is told of one that failed, and after which none is scheduled.
+const UNSCHEDULED: SignedDuration = SignedDuration::from_hours(7 * 24);
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3_600);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -254,6 +256,14 @@ pub fn newest_told(drills: &[Drill]) -> Option<&Drill> {
     drills.iter().find(|drill| matches!(drill.state, State::Passed | State::Failed))
 }
 
+/// The newest that could tell, if it failed and somebody is to know: as long as drills are scheduled, and else for
+/// [`UNSCHEDULED`] after it.
+pub fn to_be_told<'a>(drills: &'a [Drill], schedule: Option<&Schedule>, now: Timestamp) -> Option<&'a Drill> {
+    let failed = newest_told(drills).filter(|told| told.state == State::Failed)?;
+    let recent = failed.ended.is_some_and(|ended| now.duration_since(ended) < UNSCHEDULED);
+    (schedule.is_some() || recent).then_some(failed)
+}
+
 /// The newest that passed, of drills that are newest first.
 pub fn newest_passed(drills: &[Drill]) -> Option<&Drill> {
     drills.iter().find(|drill| drill.state == State::Passed)
@@ -346,6 +356,16 @@ mod tests {
         ] {
             assert!(text.parse::<Every>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn one_that_failed_is_told_of_for_a_week_or_while_any_are_scheduled() {
+        let failed = [drill(State::Interrupted, 2 * DAY), drill(State::Failed, DAY), drill(State::Passed, 0)];
+        assert_eq!(to_be_told(&failed, None, at(DAY + 9)), Some(&failed[1]));
+        assert_eq!(to_be_told(&failed, None, at(9 * DAY)), None, "somebody tried it once");
+        assert_eq!(to_be_told(&failed, Some(&weekly()), at(99 * DAY)), Some(&failed[1]));
+        let passed = [drill(State::Passed, 2 * DAY), drill(State::Failed, DAY)];
+        assert_eq!(to_be_told(&passed, Some(&weekly()), at(3 * DAY)), None);
     }
 
     #[test]

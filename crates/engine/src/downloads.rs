@@ -60,13 +60,20 @@ async fn sweep_once(setup: &Setup) -> Result<u64, Failed> {
         let entry = entry.map_err(|why| failed(folder, why))?;
         files.extend(entry.file_name().to_str().and_then(named).map(|named| (entry.path(), named)));
     }
-    let mut deleted = 0;
+    let (mut deleted, mut first) = (0, None);
     for (path, named) in files {
-        if is_over(setup, named).await? && delete(&path).map_err(|why| failed(&path, why))? {
-            deleted += 1;
+        let done = match is_over(setup, named).await {
+            Ok(true) => delete(&path).map_err(|why| failed(&path, why)),
+            Ok(false) => Ok(false),
+            Err(why) => Err(why.into()),
+        };
+        match done {
+            Ok(gone) => deleted += u64::from(gone),
+            // The others go all the same.
+            Err(why) => first = first.or(Some(why)),
         }
     }
-    Ok(deleted)
+    first.map_or(Ok(deleted), Err)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

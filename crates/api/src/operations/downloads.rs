@@ -63,7 +63,8 @@ async fn download(call: &Call) -> Result<Reply, Refusal> {
     let gone = |why: &str| Refusal::new(Code::DownloadGone, [why]);
     let job = call.catalog().job_of_token(call.parameter("token")).ok_or_else(not_found)?;
     // Before the record is read: while somebody else downloads it, that may change.
-    let turn = match call.head.method == Method::HEAD {
+    let is_head = call.head.method == Method::HEAD;
+    let turn = match is_head {
         true => None,
         false => Some(Turn::take(&call.interface, job).map_err(|taken| match taken.over {
             true => gone(DOWNLOADED),
@@ -80,7 +81,8 @@ async fn download(call: &Call) -> Result<Reply, Refusal> {
         Some(Standing::Preparing) | None => return Err(not_found()),
     }
     let file = part.file.as_ref().ok_or_else(not_found)?;
-    let range = range(call.headers(), file)?;
+    // A range is one of a GET's.
+    let range = if is_head { None } else { range(call.headers(), file)? };
     let headers = headers(file, range.as_ref())?;
     let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let reply = Reply { status, headers, ..Reply::nothing() };

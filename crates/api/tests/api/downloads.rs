@@ -388,6 +388,13 @@ async fn a_download_that_breaks_off_is_begun_again_or_gone_on_with() {
     let (reply, _) = ranged(&format!("bytes={length}-"), &tag).await;
     assert_eq!((reply.status.as_u16(), refusal(&reply).1.as_str()), (416, "RANGE_NOT_SATISFIABLE"));
     assert_eq!(reply.header("content-range"), Some(format!("bytes */{length}").as_str()));
+    // Nor of one from its end alone.
+    let (reply, _) = ranged(&format!("bytes={}-", length - 1), &tag).await;
+    assert_eq!(reply.status, 206);
+    let (reply, bytes) = ranged(&format!("bytes=0-{}", length - 1_001), &tag).await;
+    assert_eq!((reply.status.as_u16(), bytes.len()), (206, length - 1_000));
+    let (head, _) = ask(&lab, Method::HEAD, &link, &[("range", "bytes=5-6")]).await;
+    assert_eq!((head.status.as_u16(), head.header("content-range")), (200, None), "a range is one of a GET's");
     // The rest is the end of it.
     let (reply, bytes) = ranged(&format!("bytes={}-", length - 1_000), &tag).await;
     assert_eq!((reply.status.as_u16(), &bytes[..]), (206, &whole[length - 1_000..]));
@@ -494,6 +501,27 @@ async fn who_takes_nothing_does_not_hold_the_file() {
     assert!(since.elapsed() > Duration::from_secs(30), "it was given up at once");
     let broken = slow.into_body().collect().await.map(|_| ()).unwrap_err();
     assert!(broken.to_string().contains("too slowly"), "{broken}");
+}
+
+#[tokio::test]
+async fn who_takes_the_last_piece_too_late_does_not_get_it() {
+    let lab = with_files().await;
+    let link = link(&lab, CONFIG_JOB).await;
+    tokio::time::pause();
+    let mut slow = begin(&lab, Method::GET, &link, &[]).await;
+    let mut left = contents()[1].len();
+    // One piece is taken from the file at a time: the last is the one that brings it to its end.
+    let broken = loop {
+        if left <= 128 << 10 {
+            tokio::time::sleep(Duration::from_secs(120)).await;
+        }
+        match slow.body_mut().frame().await.expect("all of it was sent") {
+            Ok(frame) => left -= frame.into_data().unwrap().len(),
+            Err(broken) => break broken,
+        }
+    };
+    assert!(left > 0 && broken.to_string().contains("too slowly"), "{left}: {broken}");
+    assert_eq!(begin_in_turn(&lab, &link).await.status(), 200, "it can be begun again");
 }
 
 #[tokio::test]

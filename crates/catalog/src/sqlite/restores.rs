@@ -112,6 +112,14 @@ pub fn save(transaction: &Transaction, lease: &Lease, mut restore: Restore, mark
     if let Some(rule) = restore.broken_rule() {
         return Err(CatalogError::BrokenRule(rule));
     }
+    if restore.cancelled
+        && matches!(restore.target, Target::Download { .. })
+        && restore.state == State::Finished
+        && !stored.state.ended()
+    {
+        // Whoever cancelled it was told that there will be no links.
+        restore.state = State::Killed;
+    }
     if stored != restore && (stored.state.ended() || stored.state > restore.state) {
         return Err(CatalogError::RestoreOutdated(restore.id));
     }

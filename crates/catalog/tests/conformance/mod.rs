@@ -141,6 +141,7 @@ macro_rules! conformance_suite {
             what_is_to_be_downloaded_is_found_by_its_job,
             a_file_goes_once_and_what_was_noted_first_stays,
             a_finished_download_is_cancelled_while_some_of_it_is_to_be_had,
+            a_download_that_is_cancelled_just_before_its_end_has_no_links,
             a_link_follows_from_the_key_and_the_job,
         );
     };

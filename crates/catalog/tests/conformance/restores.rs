@@ -559,6 +559,20 @@ pub async fn a_finished_download_is_cancelled_while_some_of_it_is_to_be_had(cata
     over(cancel(&open, 31).await);
 }
 
+pub async fn a_download_that_is_cancelled_just_before_its_end_has_no_links(catalog: &dyn Catalog) {
+    let (cluster, lease) = with_lease(catalog).await;
+    let finished = finished_download(&cluster, 1);
+    let unmade = finished.parts.iter().map(|part| restore::Part { file: None, ..part.clone() }).collect();
+    let queued = Restore { state: restore::State::Queued, ended: None, parts: unmade, ..finished.clone() };
+    catalog.queue_restore(&queued, None).await.unwrap();
+    let loading = Restore { state: restore::State::Loading, ..queued };
+    catalog.save_restore(&lease, &loading, &[]).await.unwrap();
+    catalog.cancel_restore(cluster.id, finished.id, at(9)).await.unwrap();
+    catalog.save_restore(&lease, &finished, &[]).await.unwrap();
+    let stored = catalog.restore(cluster.id, finished.id).await.unwrap().unwrap();
+    assert_eq!((stored.state, stored.can_be_downloaded(at(10))), (restore::State::Killed, false));
+}
+
 pub async fn a_link_follows_from_the_key_and_the_job(catalog: &dyn Catalog) {
     let (cluster, _) = with_lease(catalog).await;
     let jobs = finished_download(&cluster, 1).parts.into_iter().map(|part| part.job).collect::<Vec<_>>();

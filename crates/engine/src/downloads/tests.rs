@@ -128,6 +128,19 @@ async fn what_was_downloaded_cancelled_broken_or_left_goes_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn one_that_cannot_be_deleted_keeps_no_other() {
+    let world = World::new().await;
+    let of = |n| File::stored_as(RestoreId::new(began(), n));
+    for n in 1..9 {
+        world.put(&of(n));
+    }
+    std::fs::create_dir(world.downloads.join(of(9))).unwrap();
+    sweep_once(&world.setup(after(0))).await.unwrap_err();
+    let left: Vec<_> = std::fs::read_dir(&world.downloads).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, [of(9).as_str()]);
+}
+
+#[tokio::test]
 async fn a_folder_that_is_not_there_has_nothing_in_it() {
     let world = World::new().await;
     std::fs::remove_dir(&world.downloads).unwrap();

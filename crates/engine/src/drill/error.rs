@@ -46,6 +46,16 @@ pub enum DrillError {
 }
 
 impl DrillError {
+    /// Whether it says something of the checkpoint, or of what a drill is given: not that a vault did not answer.
+    pub fn could_tell(&self) -> bool {
+        match self {
+            DrillError::Interrupted(_) | DrillError::Catalog(_) => false,
+            DrillError::Vault(why) => matches!(why, VaultError::Missing { .. } | VaultError::Damaged { .. }),
+            DrillError::Stored(why) => why.is_lasting(),
+            _ => true,
+        }
+    }
+
     /// For the record: what went wrong, and what to do.
     pub fn told(&self) -> String {
         let why = self.to_string();

@@ -151,7 +151,7 @@ impl Run {
                 (State::Passed, None)
             }
             Err(DrillError::Catalog(why @ (CatalogError::Fenced | CatalogError::Gone(_)))) => return Err(why),
-            Err(why @ (DrillError::Interrupted(_) | DrillError::Catalog(_))) => {
+            Err(why) if !why.could_tell() => {
                 tracing::warn!(%cluster, drill = %id, error = %why, "drill: interrupted");
                 (State::Interrupted, Some(why.told()))
             }

@@ -18,7 +18,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use ring::digest::{Context, SHA256};
 use stillpoint_core::checkpoint::PartId;
-use stillpoint_core::restore::{Amount, File as Ready, Restore, State};
+use stillpoint_core::restore::{Amount, File as Ready, Point, Restore, State};
 use stillpoint_core::snapshot::Data;
 use stillpoint_core::{ClusterTime, RestoreId};
 use stillpoint_fold::{Collection, Uuid};
@@ -28,7 +28,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::load::Progress;
-use super::{NOTE_EVERY, RestoreError, Run, plan};
+use super::{NOTE_EVERY, RestoreError, Run, nothing_under_way, plan};
 use crate::snapshots::dump::{Contents, Dump};
 use crate::snapshots::owners::{self, Owned, Owner};
 use crate::snapshots::state::{Sink, Source};
@@ -37,6 +37,8 @@ use crate::snapshots::{Archive, SnapshotError, blocking};
 /// What a file is called while it is filled: with this behind its name.
 pub const PARTIAL: &str = ".partial";
 const BUFFER: usize = 1 << 20;
+/// What is to be left of the disk, in bytes.
+const SPARE: u64 = 256 << 20;
 
 /// A part whose file is to be made.
 struct Step {
@@ -86,7 +88,14 @@ impl Run {
         stop: &CancellationToken,
     ) -> Result<(), RestoreError> {
         let (time, permits) = (restore.time, Semaphore::new(self.setup.snapshots.parts_at_once));
-        let ownerships = Arc::new(owners::at(archive, time).await.map_err(stopped)?);
+        let looking = async {
+            if !matches!(restore.point, Point::Checkpoint(_)) {
+                let parts = steps.iter().map(|step| (&step.part, &step.base));
+                nothing_under_way(archive, parts, time).await?;
+            }
+            owners::at(archive, time).await.map_err(stopped)
+        };
+        let ownerships = Arc::new(self.watching(restore, stop, looking).await?);
         let making = steps.iter().map(|step| {
             let (permits, owner) = (&permits, Owner::new(step.part.clone(), ownerships.clone()));
             async move {
@@ -176,10 +185,11 @@ fn is_there(folder: &Path, job: RestoreId, file: Option<&Ready>) -> bool {
     file.is_some_and(|file| fs::metadata(places(folder, job).0).is_ok_and(|found| found.len() == file.bytes))
 }
 
-/// Documents may be such as cannot be compressed.
+/// Documents may be such as cannot be compressed; and the disk may be the catalog's, too.
 fn room(folder: &Path, needed: u64) -> Result<(), RestoreError> {
     let free = rustix::fs::statvfs(folder).map_err(|why| unusable(folder, why.into()))?;
     let free = free.f_bavail.saturating_mul(free.f_frsize);
+    let needed = needed.saturating_add(SPARE);
     match free < needed {
         true => Err(RestoreError::NoRoom { folder: folder.display().to_string(), needed, free }),
         false => Ok(()),

@@ -37,6 +37,7 @@ use secrecy::SecretString;
 use stillpoint_catalog::{CatalogError, Lease};
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::restore::{Amount, Mark, Point, Restore, State, Target as Place};
+use stillpoint_core::snapshot::Data;
 use stillpoint_core::verification::{Verdict, Verification};
 use stillpoint_core::{ClusterTime, RestoreId};
 use stillpoint_fold::ownership::Ownership;
@@ -136,7 +137,7 @@ impl Run {
     /// Goes on with a restore until it has ended.
     async fn to_the_end(&self, mut restore: Restore, stop: &CancellationToken) -> Result<(), RestoreError> {
         // Since when nothing works, and how far it was then.
-        let mut since: Option<(Instant, State, Amount)> = None;
+        let mut since: Option<(Instant, (State, Amount, usize))> = None;
         let mut pause = PAUSE;
         loop {
             let why = match self.attempt(&mut restore, stop).await {
@@ -150,12 +151,12 @@ impl Run {
                 RestoreError::Killed => return self.end(&mut restore, State::Killed, None).await,
                 _ => {}
             }
-            let (state, written) = (restore.state, restore.written());
+            let far = how_far(&restore);
             let begun = match since {
-                Some((begun, then, before)) if (then, before) == (state, written) => begun,
+                Some((begun, before)) if before == far => begun,
                 _ => Instant::now(),
             };
-            since = Some((begun, state, written));
+            since = Some((begun, far));
             if why.is_lasting() || begun.elapsed() > self.setup.restores.patience {
                 let text = failure(&restore, &why);
                 tracing::error!(cluster = %self.lease.cluster, restore = %restore.id, "restore: broken: {text}");
@@ -203,7 +204,8 @@ impl Run {
         let stop = stop.child_token();
         // Whatever ends this ends what it began.
         let _guard = stop.clone().drop_guard();
-        if !restore.told && self.is_cancelled(restore).await? {
+        // The cluster of a drill that was cancelled is gone: there is nothing to be finished.
+        if (!restore.told || restore.drill.is_some()) && self.is_cancelled(restore).await? {
             return Err(RestoreError::Killed);
         }
         if let Place::Download { .. } = restore.target {
@@ -327,7 +329,8 @@ impl Run {
         let folding = async {
             let is_quiet = matches!(restore.point, Point::Checkpoint(_));
             if !is_quiet {
-                nothing_under_way(&archive, &plan, restore.time).await?;
+                let loads = plan.loads().map(|step| (&step.part, &step.base));
+                nothing_under_way(&archive, loads, restore.time).await?;
             }
             let folded = fold(&archive, &plan, restore.time, at_once).await?;
             if !is_quiet && plan.has_config() {
@@ -703,15 +706,19 @@ async fn zones_are_free(plan: &Plan, routing: &Routing, destination: &Destinatio
 
 /// At any time but a checkpoint's an operation that changes collections as a whole may be under way. What tells of it
 /// is among the data of the part that performs it.
-async fn nothing_under_way(archive: &Archive, plan: &Plan, time: ClusterTime) -> Result<(), RestoreError> {
-    for step in plan.loads() {
-        let source = archive.source(&step.part, &step.base, time).await?;
+async fn nothing_under_way(
+    archive: &Archive,
+    parts: impl Iterator<Item = (&PartId, &Data)>,
+    time: ClusterTime,
+) -> Result<(), RestoreError> {
+    for (part, base) in parts {
+        let source = archive.source(part, base, time).await?;
         let found = blocking(move || {
             let mut found = Routing::default();
             source.at(time)?.into(&mut found, &Routing::is_under_way)?;
             Ok(found)
         });
-        not_under_way(&step.part, &found.await?)?;
+        not_under_way(part, &found.await?)?;
     }
     Ok(())
 }
@@ -723,6 +730,18 @@ fn not_under_way(part: &PartId, found: &Routing) -> Result<(), RestoreError> {
             "{part}: an operation that changes collections was under way at that time ({under_way}): choose a time before \
              or after it; at a checkpoint there is none"
         ))),
+    }
+}
+
+/// What must have grown since the last failure for a restore not to be given up. A file that was not made to its end
+/// is begun anew.
+fn how_far(restore: &Restore) -> (State, Amount, usize) {
+    match restore.target {
+        Place::Download { .. } => {
+            let ready = restore.parts.iter().filter(|part| part.file.is_some()).count();
+            (restore.state, Amount::default(), ready)
+        }
+        _ => (restore.state, restore.written(), 0),
     }
 }
 

@@ -61,18 +61,26 @@ pub async fn run(config: &Config, output: &Output, command: ClusterCommand) -> R
     }
 }
 
+/// So often nothing may be seen of what a cluster is said to be in use by.
+const MOST_UNSEEN: u32 = 10;
+
 /// Forgets a cluster, as soon as nothing is under way that must come to its end; the snapshot that is given up with
 /// it, if one was under way.
 async fn remove(catalog: &dyn Catalog, cluster: &Cluster, wait: bool) -> Result<Option<SnapshotId>, CliError> {
-    let mut told = None;
+    let (mut told, mut unseen) = (None, 0);
     loop {
         let snapshot = catalog.unfinished_snapshot(cluster.id).await?.map(|snapshot| snapshot.id);
         match catalog.remove_cluster(cluster.id, now()).await {
             Err(CatalogError::InUse(_)) => {}
             done => return Ok(done.map(|()| snapshot)?),
         }
-        // None if it has ended just now.
-        if let Some(busy) = busy(catalog, cluster).await? {
+        let busy = busy(catalog, cluster).await?;
+        // It may have ended just now; not again and again.
+        unseen += u32::from(busy.is_none());
+        if unseen > MOST_UNSEEN {
+            return Err(CliError::Failed(format!("{} cannot be removed: something of it is under way", cluster.name)));
+        }
+        if let Some(busy) = busy {
             if !wait {
                 return Err(CliError::Failed(format!(
                     "{} cannot be removed: {busy}; or wait with --wait",
@@ -101,6 +109,12 @@ async fn busy(catalog: &dyn Catalog, cluster: &Cluster) -> Result<Option<String>
         return Ok(Some(format!(
             "checkpoint {} of it is under way; `stillpoint status` says how far it is",
             checkpoint.id
+        )));
+    }
+    if let Some(drill) = catalog.unfinished_drill(cluster.id).await? {
+        return Ok(Some(format!(
+            "drill {} of it is {}; `stillpoint drill show` says how far it is",
+            drill.id, drill.state
         )));
     }
     for from in catalog.clusters(None).await? {

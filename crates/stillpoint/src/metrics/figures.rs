@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
-use stillpoint_catalog::{Catalog, CatalogError, Cluster, Page, SegmentTotals};
+use stillpoint_catalog::{Catalog, CatalogError, Cluster, DRILLS_KEPT, Page, SegmentTotals};
 use stillpoint_core::checkpoint::{Checkpoint, PartId, State};
-use stillpoint_core::drill::{self, newest_passed, newest_told};
+use stillpoint_core::drill::{newest_passed, newest_told, to_be_told};
 use stillpoint_core::snapshot::Snapshot;
 use stillpoint_core::stream::{CaptureReport, GapCause};
 use stillpoint_core::{ClusterId, ClusterTime, restore, snapshot};
@@ -170,15 +170,15 @@ async fn with_checkpoints(
 
 async fn drills(catalog: &dyn Catalog, cluster: ClusterId, now: Timestamp) -> Result<OfDrills, CatalogError> {
     let all = catalog.drills(cluster, Page::ALL).await?;
-    let passed = newest_passed(&all);
+    let (passed, schedule) = (newest_passed(&all), catalog.drill_schedule(cluster).await?);
     Ok(OfDrills {
-        last_failed: newest_told(&all).map(|told| told.state == drill::State::Failed),
+        last_failed: newest_told(&all).map(|_| to_be_told(&all, schedule.as_ref(), now).is_some()),
         last_passed: passed.and_then(|drill| drill.ended),
         recovery: passed.and_then(|drill| drill.recovery()).map(|milliseconds| milliseconds as f64 / 1_000.0),
         loss: passed
             .and_then(|drill| drill.loss)
             .map(|loss| (loss.stream_seconds as f64, loss.checkpoint_seconds as f64)),
-        overdue: catalog.drill_schedule(cluster).await?.map(|schedule| schedule.overdue(&all, now).is_some()),
+        overdue: schedule.map(|schedule| schedule.overdue(&all, now).is_some()),
     })
 }
 
@@ -199,8 +199,9 @@ async fn snapshots(catalog: &dyn Catalog, cluster: &Cluster, now: Timestamp) -> 
 }
 
 async fn restores(catalog: &dyn Catalog, cluster: ClusterId) -> Result<OfRestores, CatalogError> {
-    // One is done at a time: the newest or the one before it has ended.
-    let newest = catalog.restores(cluster, Page { skip: 0, take: 2 }).await?;
+    // One is done at a time, and those of drills are told of as drills.
+    let newest = catalog.restores(cluster, Page { skip: 0, take: DRILLS_KEPT + 2 }).await?;
+    let newest: Vec<_> = newest.into_iter().filter(|one| one.drill.is_none()).collect();
     let last = newest.iter().find(|one| one.state.ended());
     Ok(OfRestores {
         is_running: !newest.iter().all(|one| one.state.ended()),

@@ -7,7 +7,7 @@ use stillpoint_catalog::{Cluster, Project, SegmentTotals};
 use stillpoint_core::checkpoint::{Checkpoint, Failure, Found, Part, PutBack, Reason, Released, State, Token};
 use stillpoint_core::restore::{Options, Point, Restore, Target};
 use stillpoint_core::snapshot::Snapshot;
-use stillpoint_core::{CheckpointId, ClusterTime, ProjectId, RestoreId, SnapshotId, restore, snapshot};
+use stillpoint_core::{CheckpointId, ClusterTime, DrillId, ProjectId, RestoreId, SnapshotId, restore, snapshot};
 use tempfile::TempDir;
 
 use super::figures::{OfCluster, OfDrills, OfPart, OfRestores, OfSnapshots, gather};
@@ -302,6 +302,10 @@ async fn snapshots_and_restores_are_told_by_the_last_of_each_kind() {
     assert_eq!(told().await, (true, Some((710, true))), "the last that ended");
     lab.catalog.cancel_restore(lab.cluster, RestoreId::new(at(800), 1), at(820)).await.unwrap();
     assert_eq!(told().await, (false, Some((820, false))), "that somebody ended it is no failure");
+    let of_a_drill = Some(DrillId::new(at(900), 1));
+    add(Restore { drill: of_a_drill, ..restore(900, restore::State::Broken, Some(910)) }).await;
+    add(Restore { drill: of_a_drill, ..restore(950, restore::State::Queued, None) }).await;
+    assert_eq!(told().await, (false, Some((820, false))), "a drill's is told of as a drill");
 }
 
 #[tokio::test]

@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use stillpoint_catalog::CatalogError;
 use stillpoint_core::checkpoint::Checkpoint;
+use stillpoint_core::drill::{Drill, Stage, State as DrillState};
 use stillpoint_core::restore::{Options, Point, Restore, Target};
 use stillpoint_core::snapshot::Snapshot;
-use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, RestoreId, SnapshotId};
+use stillpoint_core::{CheckpointId, ClusterId, ClusterTime, DrillId, RestoreId, SnapshotId};
 
 use crate::support::{Operator, Store, ago};
 
@@ -43,6 +44,12 @@ async fn a_checkpoint_or_a_restore_that_is_under_way_is_named_with_what_ends_it(
     store.catalog.queue_checkpoint(&checkpoint).await.unwrap();
     refused(&format!("checkpoint {} of it is under way; `stillpoint status` says how far it is", checkpoint.id));
     assert!(store.catalog.withdraw_checkpoint(cluster, checkpoint.id).await.unwrap());
+
+    let drill = Drill::queued(DrillId::new(now, 1), cluster, now, false, Stage::default());
+    store.catalog.queue_drill(&drill).await.unwrap();
+    refused(&format!("drill {} of it is QUEUED; `stillpoint drill show` says how far it is", drill.id));
+    let ended = Drill { state: DrillState::Interrupted, ended: Some(now), failure: Some("no".into()), ..drill };
+    store.catalog.save_drill(&store.lease, &ended).await.unwrap();
 
     let from = restore(cluster, Target::Hosts("host:1".into()));
     let uri = SecretString::from("mongodb://host:1/");

@@ -74,7 +74,9 @@ async fn a_shard_that_does_not_answer_fails_the_checkpoint_in_time() {
         }
         let begin = Instant::now();
         let record = server.take().await;
-        assert_failed(&record, Reason::Unreachable);
+        // The balancer's round may be waiting for the shard, too, and the stop for that.
+        let reason = record.failure.as_ref().map(|failure| failure.reason);
+        assert!(matches!(reason, Some(Reason::Unreachable | Reason::BalancerNotStopped)), "{record:?}");
         assert!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
         assert_eq!(record.released.as_ref().unwrap().how, PutBack::AsFound);
         assert_balancer(&lab, &never_configured(), "after a shard was away").await;

@@ -11,6 +11,7 @@ use super::*;
 use crate::Setup;
 use crate::actions::Connection;
 use crate::fixture::Fixture;
+use crate::restore::how_far;
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_795_521_600).unwrap()
@@ -80,9 +81,26 @@ async fn files_that_do_not_fit_are_not_begun() {
     let ended = ended(&run, &restore).await;
     assert_eq!(ended.state, State::Broken);
     let failure = ended.failure.unwrap();
-    for says in [&(1_u64 << 62).to_string(), "are free", "restore.downloads", "There is nothing to be downloaded"] {
+    for says in
+        [&((1_u64 << 62) + SPARE).to_string(), "are free", "restore.downloads", "There is nothing to be downloaded"]
+    {
         assert!(failure.contains(says), "{failure}");
     }
+}
+
+#[tokio::test]
+async fn what_was_written_of_a_file_that_is_begun_anew_is_no_progress() {
+    let (_fixture, _run, queued) = queued(5).await;
+    let loading = Restore { state: State::Loading, ..queued };
+    let mut more = loading.clone();
+    more.parts[0].written.bytes = 9;
+    assert_eq!(how_far(&more), how_far(&loading), "on a full disk it would be written for ever");
+    more.parts[0].file = Some(Ready { name: "a".into(), bytes: 1, sha256: "00".into(), gone: None });
+    assert_ne!(how_far(&more), how_far(&loading));
+    let target = Target::Hosts("host:1".into());
+    let (into, mut more) = (Restore { target: target.clone(), ..loading.clone() }, Restore { target, ..loading });
+    more.parts[0].written.bytes = 9;
+    assert_ne!(how_far(&more), how_far(&into));
 }
 
 #[tokio::test]

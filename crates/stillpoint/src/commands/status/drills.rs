@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use stillpoint_catalog::{Catalog, Cluster, Page};
-use stillpoint_core::drill::{Drill, Schedule, State, newest_passed, newest_told};
+use stillpoint_core::drill::{Drill, Schedule, newest_passed, to_be_told};
 
 use crate::commands::drill::{document, long, seconds};
 use crate::context::now;
@@ -25,7 +25,8 @@ impl Drills {
     /// What a monitor is to be told.
     pub fn attention(&self) -> Vec<String> {
         let mut all = Vec::new();
-        if let Some(Drill { id, state: State::Failed, failure: Some(failure), .. }) = newest_told(&self.all) {
+        if let Some(Drill { id, failure: Some(failure), .. }) = to_be_told(&self.all, self.schedule.as_ref(), self.now)
+        {
             all.push(format!("drill {id} failed: {failure}"));
         }
         if let Some(schedule) = &self.schedule

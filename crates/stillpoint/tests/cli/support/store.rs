@@ -24,7 +24,7 @@ pub struct Store<'a> {
     pub catalog: Arc<dyn Catalog>,
     vault: Vault,
     pub cluster: Cluster,
-    lease: Lease,
+    pub lease: Lease,
 }
 
 /// The clock that the command line looks at, too.
