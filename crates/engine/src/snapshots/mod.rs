@@ -56,7 +56,7 @@ use stillpoint_snapshot::{Manifest, manifest};
 use stillpoint_vault::Vault;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 pub use error::SnapshotError;
@@ -80,8 +80,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const RECENT: Page = Page { skip: 0, take: 5 };
 /// From one look whether the stored oplogs reach far enough to the next: the shards are asked for, too.
 const WAIT: Duration = Duration::from_secs(1);
-/// How long room that others may still need is waited for.
-const ROOM_WITHIN: Duration = Duration::from_secs(3_600);
 /// How long the stored oplogs may need to reach a time before somebody should know.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -411,7 +409,7 @@ impl Task {
         let (catalog, cluster) = (&self.setup.catalog, self.lease.cluster);
         let from = unpack::manifest(vault, cluster, part, base).await?;
         let room = self.setup.snapshots.room.clone();
-        let claim = room_for(&**catalog, cluster, part, base.stream, cut, &room).await?;
+        let claim = room_for(&**catalog, cluster, part, base.stream, cut, &room, &self.stop).await?;
         let compatibility = from.compatibility.clone();
         let oplog =
             StoredOplog::new(catalog.clone(), Arc::new(vault.clone()), self.setup.clock.clone(), cluster, part.clone());
@@ -485,6 +483,7 @@ async fn room_for(
     from: ClusterTime,
     until: ClusterTime,
     room: &Room,
+    stop: &CancellationToken,
 ) -> Result<Claim, SnapshotError> {
     let mut needed = 0;
     let mut next = from;
@@ -496,13 +495,5 @@ async fn room_for(
             _ => break,
         }
     }
-    let needed = needed.saturating_sub(room.memory as u64);
-    let end = Instant::now() + ROOM_WITHIN;
-    loop {
-        match room.claim(needed) {
-            // There will be room when those end who fold now.
-            Err(SnapshotError::NoRoom { others, .. }) if others > 0 && Instant::now() < end => sleep(WAIT).await,
-            claimed => return claimed,
-        }
-    }
+    room.wait_for(needed.saturating_sub(room.memory as u64), stop).await
 }

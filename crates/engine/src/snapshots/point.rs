@@ -63,7 +63,7 @@ impl Archive {
     /// All that a part's state at a time is made of.
     pub async fn source(&self, part: &PartId, base: &Data, time: ClusterTime) -> Result<Source, SnapshotError> {
         let manifest = unpack::manifest(&self.vault, self.cluster, part, base).await?;
-        let claim = room_for(&*self.catalog, self.cluster, part, base.stream, time, &self.room).await?;
+        let claim = room_for(&*self.catalog, self.cluster, part, base.stream, time, &self.room, &self.stop).await?;
         let handle = Handle::current();
         let oplog = StoredOplog::new(
             self.catalog.clone(),

@@ -3,10 +3,17 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use stillpoint_fold::Budget;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::SnapshotError;
+
+/// How long room that others may still need is waited for: they may be waiting for this one.
+const WITHIN: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is kept of this machine while folding. Its clones are the same one.
 #[derive(Debug, Clone)]
@@ -42,6 +49,20 @@ impl Room {
         let of = |memory| Budget { memory, ..self.budget() };
         let few = self.memory / 8;
         (of(few), of(self.memory - few))
+    }
+
+    /// The same as [`Room::claim`], but while there is too little for the sake of others, it is waited for.
+    pub async fn wait_for(&self, needed: u64, stop: &CancellationToken) -> Result<Claim, SnapshotError> {
+        let end = Instant::now() + WITHIN;
+        loop {
+            match self.claim(needed) {
+                Err(SnapshotError::NoRoom { others, .. }) if others > 0 && Instant::now() < end => tokio::select! {
+                    () = sleep(LOOK_EVERY) => {}
+                    () = stop.cancelled() => return Err(SnapshotError::Stopped),
+                },
+                claimed => return claimed,
+            }
+        }
     }
 
     /// Room for so many bytes of temporary files, beside those that others may still write.
@@ -110,6 +131,29 @@ mod tests {
         drop((one, two));
         assert_eq!(*room.claimed.lock().unwrap(), 0);
         room.claim(most).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_that_others_need_is_waited_for_but_not_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = Room::new(1 << 20, folder.path().to_owned());
+        let most = free(&room) / 4 * 3;
+        let (other, stop) = (room.claim(most).unwrap(), CancellationToken::new());
+        let begun = Instant::now();
+        let refused = room.wait_for(most, &stop).await.unwrap_err();
+        assert!(matches!(refused, SnapshotError::NoRoom { .. }) && begun.elapsed() >= WITHIN, "{refused}");
+        let ended = async {
+            sleep(Duration::from_secs(9)).await;
+            drop(other);
+        };
+        let (claimed, ()) = tokio::join!(room.wait_for(most, &stop), ended);
+        let _other = claimed.unwrap();
+        stop.cancel();
+        assert!(matches!(room.wait_for(most, &stop).await, Err(SnapshotError::Stopped)));
+        // Nobody will make room for what no disk has.
+        let begun = Instant::now();
+        let alone = Room::new(0, folder.path().to_owned());
+        assert!(alone.wait_for(u64::MAX, &CancellationToken::new()).await.is_err() && begun.elapsed().is_zero());
     }
 
     #[test]
