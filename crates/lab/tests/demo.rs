@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use stillpoint_lab::process;
 
-/// Every process of one demo has it in its environment.
-const MARK: &str = "STILLPOINT_LAB_TEST";
+/// Every process of one demo has it in its environment. No server is given what is called as our settings are.
+const MARK: &str = "LAB_TEST_OF_A_DEMO";
 /// Two of them at once, each with two clusters, on a debug build.
 const LIMIT: Duration = Duration::from_secs(180);
 
