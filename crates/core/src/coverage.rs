@@ -47,6 +47,13 @@ impl Obstacle {
     }
 }
 
+impl Obstacle {
+    /// All of them, one after the other.
+    pub fn all(obstacles: &[Obstacle]) -> String {
+        obstacles.iter().map(Obstacle::to_string).collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::PartId;
+use crate::snapshot::Data;
 use crate::verification::Verification;
 use crate::{CheckpointId, ClusterId, ClusterTime, DrillId, RestoreId, SnapshotId};
 
@@ -182,6 +183,19 @@ pub enum Standing {
     Expired(Timestamp),
     /// Its restore was cancelled, or could not be done.
     Withdrawn,
+}
+
+impl Part {
+    /// Of a restore that nobody has begun.
+    pub fn new(job: RestoreId, id: PartId, expected: Amount) -> Part {
+        Part { job, id, shard: None, expected, written: Amount::default(), doing: None, file: None }
+    }
+}
+
+impl From<&Data> for Amount {
+    fn from(data: &Data) -> Amount {
+        Amount { collections: data.collections, documents: data.documents, bytes: data.bytes }
+    }
 }
 
 /// Collections and their documents.

@@ -5,7 +5,7 @@
 //! good; that a time is over is noted before the file goes.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use stillpoint_catalog::{Catalog, CatalogError};
@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::Setup;
-use crate::restore::download::PARTIAL;
+use crate::restore::download::{PARTIAL, delete};
 
 /// From one look to the next: so long a file may outlive its link.
 const EVERY: Duration = Duration::from_secs(30);
@@ -102,15 +102,6 @@ async fn is_over(setup: &Setup, Named { job, partial }: Named) -> Result<bool, C
             Ok(true)
         }
         Some(Standing::Downloaded(_) | Standing::Withdrawn) | None => Ok(true),
-    }
-}
-
-/// Whether it was there.
-fn delete(path: &PathBuf) -> std::io::Result<bool> {
-    match std::fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(why) if why.kind() == ErrorKind::NotFound => Ok(false),
-        Err(why) => Err(why),
     }
 }
 

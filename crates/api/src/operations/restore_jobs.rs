@@ -173,15 +173,7 @@ async fn create(call: &Call) -> Result<Reply, Refusal> {
     };
     let (time, parts) = stored(call, &cluster, point).await?;
 
-    let job = |(part, expected)| Part {
-        job: RestoreId::new(call.now, call.chance()),
-        id: part,
-        shard: None,
-        expected,
-        written: Amount::default(),
-        doing: None,
-        file: None,
-    };
+    let job = |(part, expected)| Part::new(RestoreId::new(call.now, call.chance()), part, expected);
     // Files are not read again: who downloads one has its hash.
     let options = Options { verify: target.is_some(), ..Options::default() };
     let id = RestoreId::new(call.now, call.chance());
@@ -365,8 +357,7 @@ async fn stored(call: &Call, cluster: &Cluster, point: Point) -> Result<(Cluster
         if base.at < time && catalog.segments(cluster.id, &part, time, ClusterTime::MAX, 1).await?.is_empty() {
             return Err(refused(&format!("{part}: its oplog is not stored up to then.")));
         }
-        let expected = Amount { collections: base.collections, documents: base.documents, bytes: base.bytes };
-        found.push((part, expected));
+        found.push((part, Amount::from(base)));
     }
     Ok((time, found))
 }

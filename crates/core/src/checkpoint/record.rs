@@ -81,6 +81,14 @@ pub enum PartId {
 }
 
 impl PartId {
+    /// As people name it: the shard's name, or `config`.
+    pub fn name(&self) -> &str {
+        match self {
+            PartId::Shard(name) => name,
+            PartId::ConfigServers => "config",
+        }
+    }
+
     /// A text that names it in a path and in the catalog: `config`, or `shard-` and the shard's name, with
     /// all but letters, digits, `_`, `-` and `.` as %XX.
     pub fn key(&self) -> String {

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -39,13 +40,8 @@ impl World {
     /// A restore that is in a state, with two parts whose files are there, one of them beside its place, too.
     async fn restore(&self, n: u64, state: State) -> Restore {
         let part = |job| Part {
-            job: RestoreId::new(began(), job),
-            id: PartId::ConfigServers,
-            shard: None,
-            expected: Amount::default(),
-            written: Amount::default(),
-            doing: None,
             file: Some(File { name: "a".into(), bytes: 1, sha256: "00".into(), gone: None }),
+            ..Part::new(RestoreId::new(began(), job), PartId::ConfigServers, Amount::default())
         };
         let (id, time) = (RestoreId::new(began(), 100 * n), ClusterTime::new(7, 1));
         let target = Target::Download { hours: 3 };

@@ -50,7 +50,7 @@ impl DrillError {
     pub fn could_tell(&self) -> bool {
         match self {
             DrillError::Interrupted(_) | DrillError::Catalog(_) => false,
-            DrillError::Vault(why) => matches!(why, VaultError::Missing { .. } | VaultError::Damaged { .. }),
+            DrillError::Vault(why) => why.is_loss(),
             DrillError::Stored(why) => why.is_lasting(),
             _ => true,
         }

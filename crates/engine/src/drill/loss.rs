@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use stillpoint_catalog::CatalogError;
 use stillpoint_core::ClusterTime;
-use stillpoint_core::coverage::{Obstacle, whole_until};
+use stillpoint_core::coverage::whole_until;
 use stillpoint_core::drill::Loss;
 
 use crate::snapshots::Archive;
@@ -26,9 +26,4 @@ async fn reach(archive: &Archive) -> Result<Option<ClusterTime>, CatalogError> {
         let parts = archive.parts(*time);
         !parts.is_empty() && parts.iter().all(|part| archive.base(part, *time).is_ok())
     }))
-}
-
-/// Of obstacles, in words.
-pub fn reasons(obstacles: &[Obstacle]) -> String {
-    obstacles.iter().map(Obstacle::to_string).collect::<Vec<_>>().join(" ")
 }

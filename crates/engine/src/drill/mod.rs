@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use stillpoint_catalog::{CatalogError, DRILLS_KEPT, Lease, Page};
 use stillpoint_core::checkpoint::{Checkpoint, PartId, State as CheckpointState};
-use stillpoint_core::coverage::Stored;
+use stillpoint_core::coverage::{Obstacle, Stored};
 use stillpoint_core::drill::{Drill, State};
 use stillpoint_core::restore::{Options, Point, Restore, State as RestoreState, Target};
 use stillpoint_core::{DrillId, RestoreId};
@@ -195,7 +195,7 @@ impl Run {
         let parts = archive.parts(time);
         let (mut bytes, mut compatibility) = (0_u64, None);
         for part in &parts {
-            let base = archive.base(part, time).map_err(|why| DrillError::Nothing(loss::reasons(&why)))?;
+            let base = archive.base(part, time).map_err(|why| DrillError::Nothing(Obstacle::all(&why)))?;
             bytes = bytes.saturating_add(base.bytes);
             if *part == PartId::ConfigServers {
                 compatibility = Some(archive.compatibility(part, &base).await?);
@@ -232,7 +232,7 @@ impl Run {
             Some(newest) => format!(
                 "no checkpoint can be restored. What is in the way of the newest, {}: {} `stillpoint status` says what to do",
                 newest.id,
-                loss::reasons(&stored.obstacles(&newest))
+                Obstacle::all(&stored.obstacles(&newest))
             ),
         }))
     }

@@ -17,6 +17,7 @@ use stillpoint_mongo::fresh::Fresh;
 use stillpoint_mongod::{Folder, Server, ServerError, binary, folder};
 
 use super::DrillError;
+use crate::snapshots::room::free;
 
 /// What the names of its folders begin with.
 const PREFIX: &str = "stillpoint-drill-";
@@ -129,9 +130,7 @@ async fn program(stage: &drill::Stage, compatibility: &str) -> Result<PathBuf, D
 }
 
 fn room(parent: &Path, needs: &Needs) -> Result<(), DrillError> {
-    let failed = |e: rustix::io::Errno| ServerError::File { path: parent.to_owned(), why: e.into() };
-    let stat = rustix::fs::statvfs(parent).map_err(failed)?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let free = free(parent).map_err(|why| ServerError::File { path: parent.to_owned(), why })?;
     let needed = needed(needs);
     match free < needed {
         true => Err(DrillError::NoRoom { folder: parent.to_owned(), needed, free }),

@@ -31,6 +31,7 @@ use super::load::Progress;
 use super::{NOTE_EVERY, RestoreError, Run, nothing_under_way, plan};
 use crate::snapshots::dump::{Contents, Dump};
 use crate::snapshots::owners::{self, Owned, Owner};
+use crate::snapshots::room::free;
 use crate::snapshots::state::{Sink, Source};
 use crate::snapshots::{Archive, SnapshotError, blocking};
 
@@ -154,14 +155,20 @@ pub(super) fn discard(folder: &Path, restore: &Restore) {
     }
 }
 
-/// Deletes a file, if it is there.
-fn forget(path: &Path) {
+/// Deletes a file; whether it was there.
+pub(crate) fn delete(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
-        Err(why) if why.kind() != ErrorKind::NotFound => {
-            // Another look is taken from time to time.
-            tracing::warn!(path = %path.display(), error = %why, "restore: a file could not be deleted");
-        }
-        _ => {}
+        Ok(()) => Ok(true),
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(false),
+        Err(why) => Err(why),
+    }
+}
+
+/// Deletes a file, if that can be.
+fn forget(path: &Path) {
+    if let Err(why) = delete(path) {
+        // Another look is taken from time to time.
+        tracing::warn!(path = %path.display(), error = %why, "restore: a file could not be deleted");
     }
 }
 
@@ -187,8 +194,7 @@ fn is_there(folder: &Path, job: RestoreId, file: Option<&Ready>) -> bool {
 
 /// Documents may be such as cannot be compressed; and the disk may be the catalog's, too.
 fn room(folder: &Path, needed: u64) -> Result<(), RestoreError> {
-    let free = rustix::fs::statvfs(folder).map_err(|why| unusable(folder, why.into()))?;
-    let free = free.f_bavail.saturating_mul(free.f_frsize);
+    let free = free(folder).map_err(|why| unusable(folder, why))?;
     let needed = needed.saturating_add(SPARE);
     match free < needed {
         true => Err(RestoreError::NoRoom { folder: folder.display().to_string(), needed, free }),
@@ -202,15 +208,11 @@ fn unusable(path: &Path, why: io::Error) -> RestoreError {
 
 /// What whoever downloads it sees: which cluster's, which part's, as of when.
 fn told_name(cluster: &str, part: &PartId, time: ClusterTime) -> String {
-    let part = match part {
-        PartId::Shard(name) => name,
-        PartId::ConfigServers => "config",
-    };
     let plain = |text: &str| {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
         text.chars().map(plain).collect::<String>()
     };
-    format!("{}-{}-{}-{}.archive.gz", plain(cluster), plain(part), time.seconds, time.increment)
+    format!("{}-{}-{}-{}.archive.gz", plain(cluster), plain(part.name()), time.seconds, time.increment)
 }
 
 async fn make(
@@ -282,11 +284,7 @@ fn write(
     let out = packed.finish().map_err(failed)?;
     let Measured { file, bytes, hash } = out.into_inner().map_err(|why| failed(why.into_error()))?;
     file.sync_all().map_err(failed)?;
-    Ok((bytes, hex(hash.finish().as_ref())))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok((bytes, hex::encode(hash.finish())))
 }
 
 /// A file whose size and hash are known when it is written.

@@ -47,11 +47,19 @@ impl RestoreError {
             | RestoreError::Killed => true,
             RestoreError::Target(why) => why.is_lasting(),
             RestoreError::Stored(why) => why.is_lasting(),
-            RestoreError::Vault(why) => matches!(why, VaultError::Missing { .. } | VaultError::Damaged { .. }),
+            RestoreError::Vault(why) => why.is_loss(),
             RestoreError::Catalog(_)
             | RestoreError::NoRoom { .. }
             | RestoreError::Downloads { .. }
             | RestoreError::Stopped => false,
+        }
+    }
+
+    /// That it is not known who owns what.
+    pub(super) fn of_ownership(why: SnapshotError) -> RestoreError {
+        match why {
+            SnapshotError::Ownership { ns, why } => RestoreError::Ownership { ns, why },
+            why => RestoreError::Stored(why),
         }
     }
 

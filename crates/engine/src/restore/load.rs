@@ -300,7 +300,7 @@ impl Sink for Loader {
         self.setting.progress.begin(format!("writing {}", collection.ns));
         let (sender, steps) = mpsc::unbounded_channel();
         let filling = Filling {
-            part: self.setting.selection.part.clone(),
+            part: self.setting.selection.owner.part().clone(),
             uuid,
             collection: collection.clone(),
             target: self.setting.target.clone(),

@@ -40,7 +40,6 @@ use stillpoint_core::restore::{Amount, Mark, Point, Restore, State, Target as Pl
 use stillpoint_core::snapshot::Data;
 use stillpoint_core::verification::{Verdict, Verification};
 use stillpoint_core::{ClusterTime, RestoreId};
-use stillpoint_fold::ownership::Ownership;
 use stillpoint_fold::{Collection, Uuid};
 use stillpoint_mongo::Destination;
 use tokio::runtime::Handle;
@@ -58,6 +57,7 @@ use routing::Routing;
 
 use crate::Setup;
 use crate::actions::Connection;
+use crate::snapshots::owners::Ownerships;
 use crate::snapshots::read::listed;
 use crate::snapshots::state::State as Folded;
 use crate::snapshots::{Archive, blocking};
@@ -125,7 +125,7 @@ struct Work {
     /// Each shard's data, to be poured, in the order of the plan's.
     shards: Vec<Folded>,
     routing: Arc<Routing>,
-    ownerships: Arc<BTreeMap<Uuid, Ownership>>,
+    ownerships: Arc<Ownerships>,
     /// The collections that the target has.
     made: Made,
 }
@@ -423,7 +423,7 @@ impl Run {
         shards: Vec<Folded>,
         plan: &Plan,
         made: &Made,
-        ownerships: &Arc<BTreeMap<Uuid, Ownership>>,
+        ownerships: &Arc<Ownerships>,
         stop: &CancellationToken,
     ) -> Result<BTreeMap<PartId, BTreeMap<Uuid, Written>>, RestoreError> {
         let mut noted = self.noted(restore).await?;
@@ -617,11 +617,7 @@ fn merge(all: &mut BTreeMap<Uuid, Written>, more: BTreeMap<Uuid, Written>) {
 }
 
 /// Where one shard takes the data of several, a name must be one collection, and that be the same on all.
-fn one_name_each(
-    plan: &Plan,
-    shards: &[Folded],
-    ownerships: &Arc<BTreeMap<Uuid, Ownership>>,
-) -> Result<(), RestoreError> {
+fn one_name_each(plan: &Plan, shards: &[Folded], ownerships: &Arc<Ownerships>) -> Result<(), RestoreError> {
     let mut names = BTreeMap::<(&PartId, String), (Uuid, &PartId, &Collection)>::new();
     for (step, folded) in plan.loads().zip(shards) {
         let selection = plan.selection(step, ownerships);
@@ -660,7 +656,7 @@ async fn made(plan: &Plan) -> Result<Made, RestoreError> {
 fn none_elsewhere(
     plan: &Plan,
     shards: &[Folded],
-    ownerships: &Arc<BTreeMap<Uuid, Ownership>>,
+    ownerships: &Arc<Ownerships>,
     made: &Made,
 ) -> Result<(), RestoreError> {
     for (step, folded) in plan.loads().zip(shards) {

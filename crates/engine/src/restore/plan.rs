@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use bson::doc;
 use stillpoint_core::checkpoint::PartId;
+use stillpoint_core::coverage::Obstacle;
 use stillpoint_core::restore::{Amount, Options, Part, Restore};
 use stillpoint_core::snapshot::Data;
 use stillpoint_core::{ClusterTime, RestoreId};
-use stillpoint_fold::Uuid;
 use stillpoint_fold::gather::is_derived;
-use stillpoint_fold::ownership::Ownership;
 use stillpoint_mongo::privileges::restore_grant_commands;
 use stillpoint_mongo::target::survey::Survey;
 use stillpoint_mongo::{Destination, PartLink};
@@ -19,6 +18,7 @@ use super::RestoreError;
 use super::naming::Naming;
 use super::selection::Selection;
 use crate::snapshots::Archive;
+use crate::snapshots::owners::{Owner, Ownerships};
 use crate::snapshots::read::listed;
 
 /// Collections of a target that is not empty are named up to so many.
@@ -129,13 +129,8 @@ impl Plan {
     /// As a record has it.
     pub fn parts(&self, job: impl Fn(&PartId) -> RestoreId) -> Vec<Part> {
         let part = |step: &Step| Part {
-            job: job(&step.part),
-            id: step.part.clone(),
             shard: shard(&step.to.id).map(str::to_owned).filter(|_| self.has_config()),
-            expected: expected(step),
-            written: Amount::default(),
-            doing: None,
-            file: None,
+            ..Part::new(job(&step.part), step.part.clone(), Amount::from(&step.base))
         };
         self.steps.iter().map(part).collect()
     }
@@ -160,7 +155,7 @@ impl Plan {
     pub fn estimate(&self) -> u64 {
         let mut bytes = BTreeMap::<&PartId, u64>::new();
         for step in &self.steps {
-            *bytes.entry(&step.to.id).or_default() += expected(step).bytes;
+            *bytes.entry(&step.to.id).or_default() += step.base.bytes;
         }
         bytes.values().max().copied().unwrap_or_default() / BYTES_A_SECOND + 1
     }
@@ -234,7 +229,7 @@ impl Plan {
             }
             if let Some(free) = survey.free {
                 let needed: u64 =
-                    self.steps.iter().filter(|step| step.to.id == target.id).map(|step| expected(step).bytes).sum();
+                    self.steps.iter().filter(|step| step.to.id == target.id).map(|step| step.base.bytes).sum();
                 if needed > free {
                     outlook.warnings.push(format!(
                         "{}: {needed} bytes of documents go onto a disk with {free} free; they are stored compressed, \
@@ -263,11 +258,10 @@ impl Plan {
     }
 
     /// What of a step's data goes into the target.
-    pub fn selection(&self, step: &Step, ownerships: &Arc<BTreeMap<Uuid, Ownership>>) -> Selection {
+    pub fn selection(&self, step: &Step, ownerships: &Arc<Ownerships>) -> Selection {
         Selection {
-            part: step.part.clone(),
+            owner: Owner::new(step.part.clone(), ownerships.clone()),
             naming: self.naming.clone(),
-            ownerships: ownerships.clone(),
             merges: self.merges(&step.to.id),
         }
     }
@@ -333,10 +327,9 @@ impl Plan {
 
 /// What a part's state at a time is made from.
 pub fn base(archive: &Archive, part: &PartId, time: ClusterTime) -> Result<Data, RestoreError> {
-    archive.base(part, time).map_err(|why| {
-        let why: Vec<_> = why.iter().map(ToString::to_string).collect();
-        RestoreError::Refused(format!("{time} cannot be restored: {}", why.join(" ")))
-    })
+    archive
+        .base(part, time)
+        .map_err(|why| RestoreError::Refused(format!("{time} cannot be restored: {}", Obstacle::all(&why))))
 }
 
 async fn privileges(target: &PartLink, users: bool) -> Result<(), RestoreError> {
@@ -355,11 +348,6 @@ async fn privileges(target: &PartLink, users: bool) -> Result<(), RestoreError> 
 }
 
 /// As far as the stored data tells.
-fn expected(step: &Step) -> Amount {
-    let Data { collections, documents, bytes, .. } = step.base;
-    Amount { collections, documents, bytes }
-}
-
 fn shard(part: &PartId) -> Option<&str> {
     match part {
         PartId::Shard(name) => Some(name),

@@ -60,10 +60,7 @@ impl Routing {
 
     /// Who owns what of each sharded collection, by its UUID.
     pub fn ownerships(&self) -> Result<Ownerships, RestoreError> {
-        owners::of(self.of("config.collections"), self.of("config.chunks")).map_err(|why| match why {
-            SnapshotError::Ownership { ns, why } => RestoreError::Ownership { ns, why },
-            why => RestoreError::Stored(why),
-        })
+        owners::of(self.of("config.collections"), self.of("config.chunks")).map_err(RestoreError::of_ownership)
     }
 
     /// The zones of each shard of the source, as far as ranges of what is restored are in them.

@@ -2,23 +2,20 @@
 //! part's shard owned.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bson::raw::RawDocument;
-use stillpoint_core::checkpoint::PartId;
-use stillpoint_fold::ownership::Ownership;
 use stillpoint_fold::{Catalogue, Collection, Uuid};
 
 use super::RestoreError;
 use super::load::parts_of;
 use super::naming::{Naming, VIEWS};
+use crate::snapshots::owners::Owner;
 
 #[derive(Debug, Clone)]
 pub struct Selection {
-    pub part: PartId,
+    pub owner: Owner,
     pub naming: Arc<Naming>,
-    pub ownerships: Arc<BTreeMap<Uuid, Ownership>>,
     /// Whether the part's target takes the data of others, too. What there is to say of a collection then say
     /// those that own something of it.
     pub merges: bool,
@@ -27,7 +24,7 @@ pub struct Selection {
 impl Selection {
     /// What a collection is called in the target; none if nothing of it goes there.
     pub fn name(&self, uuid: Uuid, collection: &Collection) -> Option<String> {
-        self.naming.of(&collection.ns).filter(|_| !self.merges || self.owns_any(uuid))
+        self.naming.of(&collection.ns).filter(|_| !self.merges || self.owner.owns_any(uuid))
     }
 
     /// All of them, with their names in the target.
@@ -45,28 +42,12 @@ impl Selection {
         ns: &str,
         document: &'a RawDocument,
     ) -> Result<Option<Cow<'a, RawDocument>>, RestoreError> {
-        if let Some((shard, ownership)) = self.sharded(uuid) {
-            let owner = ownership.owner(document);
-            let owner = owner.map_err(|why| RestoreError::Ownership { ns: ns.to_owned(), why })?;
-            if owner != Some(shard) {
-                return Ok(None);
-            }
+        if !self.owner.owns(uuid, ns, document).map_err(RestoreError::of_ownership)? {
+            return Ok(None);
         }
         Ok(match parts_of(ns).1 == VIEWS {
             true => self.naming.view(document).map(Cow::Owned),
             false => Some(Cow::Borrowed(document)),
         })
-    }
-
-    /// One that is not sharded is where it is.
-    fn owns_any(&self, uuid: Uuid) -> bool {
-        self.sharded(uuid).is_none_or(|(shard, ownership)| ownership.shards().any(|owner| owner == shard))
-    }
-
-    fn sharded(&self, uuid: Uuid) -> Option<(&str, &Ownership)> {
-        match &self.part {
-            PartId::Shard(shard) => Some((shard, self.ownerships.get(&uuid)?)),
-            PartId::ConfigServers => None,
-        }
     }
 }

@@ -10,7 +10,7 @@ use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::snapshot::{Data, Snapshot};
 use stillpoint_core::{ClusterId, SnapshotId};
 use stillpoint_snapshot::{ContentId, Digest, Walk};
-use stillpoint_vault::{Vault, VaultError};
+use stillpoint_vault::Vault;
 use tokio::runtime::Handle;
 
 use super::SnapshotError;
@@ -72,10 +72,11 @@ pub async fn check(
 
 /// Whether something stored is not what it was.
 pub(super) fn is_damage(why: &SnapshotError) -> bool {
-    matches!(
-        why,
-        SnapshotError::Damaged { .. } | SnapshotError::Vault(VaultError::Missing { .. } | VaultError::Damaged { .. })
-    )
+    match why {
+        SnapshotError::Damaged { .. } => true,
+        SnapshotError::Vault(why) => why.is_loss(),
+        _ => false,
+    }
 }
 
 type Seen = Arc<Mutex<HashSet<(PartId, ContentId)>>>;

@@ -86,7 +86,7 @@ impl SnapshotError {
         match self {
             SnapshotError::Fold { why, .. } => !matches!(why, FoldError::Spill(_) | FoldError::NotResolved(_)),
             SnapshotError::Stored(why) => !matches!(why, StoredError::Catalog(_) | StoredError::Vault(_)),
-            SnapshotError::Vault(why) => matches!(why, VaultError::Missing { .. } | VaultError::Damaged { .. }),
+            SnapshotError::Vault(why) => why.is_loss(),
             SnapshotError::Definition { .. }
             | SnapshotError::Document { .. }
             | SnapshotError::Damaged { .. }

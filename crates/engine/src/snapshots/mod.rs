@@ -31,7 +31,7 @@ pub mod owners;
 mod pack;
 mod point;
 pub(crate) mod read;
-mod room;
+pub(crate) mod room;
 pub mod state;
 pub mod unpack;
 pub mod verify;

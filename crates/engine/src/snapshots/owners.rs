@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bson::raw::{RawBsonRef, RawDocument, RawDocumentBuf};
 use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::PartId;
+use stillpoint_core::coverage::Obstacle;
 use stillpoint_fold::ownership::{Ownership, OwnershipError};
 use stillpoint_fold::{Collection, Uuid};
 use stillpoint_snapshot::{Node, Reference, Root, manifest};
@@ -28,10 +29,7 @@ pub type Ownerships = BTreeMap<Uuid, Ownership>;
 /// Data of the config servers that is not stored as of that time, or not understood.
 pub async fn at(archive: &Archive, time: ClusterTime) -> Result<Ownerships, SnapshotError> {
     let config = PartId::ConfigServers;
-    let base = archive.base(&config, time).map_err(|why| {
-        let why: Vec<_> = why.iter().map(ToString::to_string).collect();
-        SnapshotError::Routing { time, why: why.join(" ") }
-    })?;
+    let base = archive.base(&config, time).map_err(|why| SnapshotError::Routing { time, why: Obstacle::all(&why) })?;
     let source = archive.source(&config, &base, time).await?;
     blocking(move || {
         let mut rows = Rows::default();
@@ -115,6 +113,15 @@ impl Owner {
             PartId::Shard(shard) => Some((shard, self.ownerships.get(&uuid)?)),
             PartId::ConfigServers => None,
         }
+    }
+
+    pub fn part(&self) -> &PartId {
+        &self.part
+    }
+
+    /// Whether some range of a collection is the part's. One that is not sharded is where it is.
+    pub fn owns_any(&self, uuid: Uuid) -> bool {
+        self.sharded(uuid).is_none_or(|(shard, ownership)| ownership.shards().any(|owner| owner == shard))
     }
 
     /// Whether a document of a collection, that is called `ns`, is no orphan.

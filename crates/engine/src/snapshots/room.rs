@@ -1,7 +1,8 @@
 //! What folding may take of this machine: memory, and room for temporary files. All that folds with one [`Room`] at
 //! the same time shares the room.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -69,9 +70,7 @@ impl Room {
     pub fn claim(&self, needed: u64) -> Result<Claim, SnapshotError> {
         // Nobody claims anything between the look at the disk and the claim.
         let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = rustix::fs::statvfs(&self.folder)
-            .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
-            .map_err(|e| SnapshotError::Spill(e.into()))?;
+        let free = free(&self.folder).map_err(SnapshotError::Spill)?;
         let others = *claimed;
         if free < needed.saturating_add(others) {
             let folder = self.folder.display().to_string();
@@ -81,6 +80,12 @@ impl Room {
         drop(claimed);
         Ok(Claim { of: self.claimed.clone(), needed, left: needed })
     }
+}
+
+/// The bytes that are free on a folder's disk, for our user.
+pub(crate) fn free(folder: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(folder)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 impl Claim {
@@ -106,17 +111,12 @@ impl Drop for Claim {
 mod tests {
     use super::*;
 
-    fn free(room: &Room) -> u64 {
-        let stat = rustix::fs::statvfs(&room.folder).unwrap();
-        stat.f_bavail * stat.f_frsize
-    }
-
     #[test]
     fn what_folds_at_the_same_time_shares_the_disk() {
         let folder = tempfile::tempdir().unwrap();
         let room = Room::new(1 << 20, folder.path().to_owned());
         // By itself each finds room; how much is free changes by far less meanwhile.
-        let most = free(&room) / 4 * 3;
+        let most = free(&room.folder).unwrap() / 4 * 3;
         let mut one = room.claim(most).unwrap();
         let refused = room.clone().claim(most).unwrap_err();
         assert!(!refused.is_lasting(), "it is tried again");
@@ -137,7 +137,7 @@ mod tests {
     async fn room_that_others_need_is_waited_for_but_not_for_ever() {
         let folder = tempfile::tempdir().unwrap();
         let room = Room::new(1 << 20, folder.path().to_owned());
-        let most = free(&room) / 4 * 3;
+        let most = free(&room.folder).unwrap() / 4 * 3;
         let (other, stop) = (room.claim(most).unwrap(), CancellationToken::new());
         let begun = Instant::now();
         let refused = room.wait_for(most, &stop).await.unwrap_err();

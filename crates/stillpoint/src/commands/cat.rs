@@ -9,7 +9,6 @@ use stillpoint_engine::snapshots::owners::Owner;
 use stillpoint_engine::snapshots::{SnapshotError, blocking};
 use stillpoint_fold::Key;
 
-use super::part_name;
 use super::point::{Point, without};
 use crate::cli::PointArgs;
 use crate::config::Config;
@@ -57,7 +56,7 @@ pub async fn run(
             read => read?,
         };
         if found > 0 || left_out > 0 {
-            eprintln!("{}: {found} documents{}", part_name(part), without(left_out));
+            eprintln!("{}: {found} documents{}", part.name(), without(left_out));
         }
         seen |= is_there;
         documents += found;

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use stillpoint_engine::snapshots::SnapshotError;
 use stillpoint_engine::snapshots::diff::{Change, CollectionDiff, Documents, PartDiff, Reading, Side, Teller};
 
-use super::part_name;
 use super::point::{Points, is_wanted};
 use crate::cli::{PointArgs, ToArgs};
 use crate::config::Config;
@@ -35,7 +34,7 @@ pub async fn run(
     let out = Arc::new(Mutex::new(BufWriter::new(io::stdout())));
     let mut rows = Vec::new();
     for (part, bases) in &points.parts {
-        let name = part_name(part);
+        let name = part.name();
         eprintln!("{name}: comparing what is stored");
         let mut sides = [points.from, points.to].map(|time| Side { time, source: None });
         for (side, base) in sides.iter_mut().zip(bases) {

@@ -11,7 +11,6 @@ use stillpoint_engine::snapshots::state::State;
 use stillpoint_engine::snapshots::{SnapshotError, blocking};
 use stillpoint_fold::Collection;
 
-use super::part_name;
 use super::point::{Fresh, Point, is_wanted, without};
 use crate::cli::PointArgs;
 use crate::config::Config;
@@ -53,7 +52,7 @@ async fn files(config: &Config, output: &Output, wanted: Wanted, out: &Path) -> 
     let mut rows = Vec::new();
     for (part, base) in &point.parts {
         let source = point.archive.source(part, base, point.time).await?;
-        let (folder, only, time) = (fresh.path.join(part_name(part)), only.clone(), point.time);
+        let (folder, only, time) = (fresh.path.join(part.name()), only.clone(), point.time);
         let owner = Owner::new(part.clone(), ownerships.clone());
         let row = blocking(move || {
             let mut owned = Owned::new(Exporter::new(folder), owner);
@@ -62,8 +61,8 @@ async fn files(config: &Config, output: &Output, wanted: Wanted, out: &Path) -> 
             Ok(Row { exported: exporter.exported(), orphans })
         })
         .await?;
-        say(part_name(part), row);
-        rows.push((part_name(part).to_owned(), row));
+        say(part.name(), row);
+        rows.push((part.name().to_owned(), row));
     }
     fresh.end()?;
     audited(&*point.catalog, format!("export {} of {} to {}", point.time, point.cluster.name, out.display())).await;
@@ -118,11 +117,11 @@ async fn archive(config: &Config, output: &Output, wanted: Wanted, file: &Path) 
         fresh.end()?;
         row
     };
-    say(part_name(part), row);
+    say(part.name(), row);
     let place = if to_standard_output { "standard output".to_owned() } else { file.display().to_string() };
     audited(&*point.catalog, format!("export {time} of {} to {place}", point.cluster.name)).await;
     if !to_standard_output {
-        print(output, &point, ("archive", file), &[(part_name(part).to_owned(), row)]);
+        print(output, &point, ("archive", file), &[(part.name().to_owned(), row)]);
     }
     Ok(())
 }

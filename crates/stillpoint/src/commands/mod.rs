@@ -23,23 +23,14 @@ pub mod vault;
 pub mod verify;
 
 use serde_json::{Value, json};
-use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::stream::Gap;
 
 use crate::error::CliError;
 
-/// A part's name, as `--part` has it.
-fn part_name(part: &PartId) -> &str {
-    match part {
-        PartId::Shard(name) => name,
-        PartId::ConfigServers => "config",
-    }
-}
-
 /// A gap, for programs.
 fn gap_document(gap: &Gap) -> Value {
     json!({
-        "part": part_name(&gap.part),
+        "part": gap.part.name(),
         "after": gap.after.to_string(),
         "until": gap.until.to_string(),
         "cause": gap.cause.name(),

@@ -12,7 +12,7 @@ use stillpoint_core::coverage::whole_until;
 use stillpoint_core::stream::{Gap, Stream};
 use stillpoint_engine::stored::StoredOplog;
 
-use super::{gap_document, part_name};
+use super::gap_document;
 use crate::cli::{OfCluster, OplogCommand};
 use crate::config::Config;
 use crate::context::{now, of_cluster, open_catalog, open_vault};
@@ -62,7 +62,7 @@ impl Row {
     fn document(&self) -> Value {
         let text = |time: Option<ClusterTime>| time.map(|time| time.to_string());
         json!({
-            "part": part_name(&self.stream.part),
+            "part": self.stream.part.name(),
             "replicaSet": self.stream.replica_set,
             "from": self.from.to_string(),
             "completeSince": self.complete_since().to_string(),
@@ -80,7 +80,7 @@ impl Row {
     fn cells(&self) -> Vec<String> {
         let time = |time: ClusterTime| format!("{time} ({})", time.date());
         vec![
-            part_name(&self.stream.part).to_owned(),
+            self.stream.part.name().to_owned(),
             time(self.from),
             time(self.complete_since()),
             self.until.map_or("-".into(), time),
@@ -160,13 +160,13 @@ async fn export(
 
 async fn part_named(catalog: &dyn Catalog, cluster: &Cluster, wanted: &str) -> Result<PartId, CliError> {
     let parts: Vec<_> = catalog.streams(cluster.id).await?.into_iter().map(|stream| stream.part).collect();
-    if let Some(part) = parts.iter().find(|part| part_name(part) == wanted) {
+    if let Some(part) = parts.iter().find(|part| part.name() == wanted) {
         return Ok(part.clone());
     }
     if parts.is_empty() {
         return Err(CliError::Failed(format!("of {}, {NOTHING}", cluster.name)));
     }
-    let there: Vec<_> = parts.iter().map(part_name).collect();
+    let there: Vec<_> = parts.iter().map(PartId::name).collect();
     Err(CliError::Failed(format!("{} has no part {wanted:?}; it has {}", cluster.name, there.join(", "))))
 }
 

@@ -14,7 +14,6 @@ use stillpoint_core::snapshot::Data;
 use stillpoint_engine::snapshots::Archive;
 use stillpoint_engine::snapshots::owners::{self, Ownerships};
 
-use super::part_name;
 use crate::cli::{OfCluster, PointArgs, TimeArgs, ToArgs};
 use crate::config::Config;
 use crate::context::{now, of_cluster, open_catalog, open_vault};
@@ -88,8 +87,8 @@ impl Stored {
 
     /// Refused if the cluster has none of such a name.
     fn check(&self, only: &[String], parts: &[PartId]) -> Result<(), CliError> {
-        if let Some(unknown) = only.iter().find(|name| !parts.iter().any(|part| part_name(part) == name.as_str())) {
-            let there: Vec<_> = parts.iter().map(part_name).collect();
+        if let Some(unknown) = only.iter().find(|name| !parts.iter().any(|part| part.name() == name.as_str())) {
+            let there: Vec<_> = parts.iter().map(PartId::name).collect();
             return Err(CliError::Failed(format!(
                 "{} has no part {unknown:?}; it has {}",
                 self.cluster.name,
@@ -103,7 +102,7 @@ impl Stored {
     fn bases(&self, time: ClusterTime, parts: Vec<PartId>, only: &[String]) -> Result<Parts, CliError> {
         let (mut found, mut obstacles) = (Vec::new(), Vec::new());
         for part in parts {
-            if !only.is_empty() && !only.iter().any(|name| part_name(&part) == name.as_str()) {
+            if !only.is_empty() && !only.iter().any(|name| part.name() == name.as_str()) {
                 continue;
             }
             match self.archive.base(&part, time) {
@@ -112,8 +111,7 @@ impl Stored {
             }
         }
         if !obstacles.is_empty() {
-            let why: Vec<_> = obstacles.iter().map(Obstacle::to_string).collect();
-            return Err(CliError::Failed(format!("{time} cannot be restored: {}", why.join(" "))));
+            return Err(CliError::Failed(format!("{time} cannot be restored: {}", Obstacle::all(&obstacles))));
         }
         Ok(found)
     }

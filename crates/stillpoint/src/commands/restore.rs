@@ -14,7 +14,6 @@ use stillpoint_engine::restore::RestoreError;
 use stillpoint_engine::restore::plan::{Outlook, Plan};
 use stillpoint_mongo::Destination;
 
-use super::part_name;
 use super::point::Point;
 use super::restore_job::{document, links, part_document, parts_table, shown};
 use super::taken::{is_served, wait_for_server};
@@ -54,15 +53,7 @@ pub async fn run(config: &Config, output: &Output, args: RestoreArgs) -> Result<
 /// Asks for files, and follows until they can be downloaded.
 async fn download(config: &Config, output: &Output, args: RestoreArgs) -> Result<(), CliError> {
     let point = Point::open(config, &args.point, &[]).await?;
-    let part = |(id, base): &(PartId, Data)| Part {
-        job: RestoreId::new(now(), chance()),
-        id: id.clone(),
-        shard: None,
-        expected: Amount { collections: base.collections, documents: base.documents, bytes: base.bytes },
-        written: Amount::default(),
-        doing: None,
-        file: None,
-    };
+    let part = |(id, base): &(PartId, Data)| Part::new(RestoreId::new(now(), chance()), id.clone(), Amount::from(base));
     let target = Target::Download { hours: args.link_hours };
     let parts = point.parts.iter().map(part).collect();
     let restore = Restore { parts, ..queued(&args, &point, target, Options::default()) };
@@ -215,7 +206,7 @@ pub fn progress(restore: &Restore, before: Amount, moment: Duration) -> String {
     }
     for part in &restore.parts {
         if let Some(doing) = &part.doing {
-            line += &format!("; {}: {doing}", part_name(&part.id));
+            line += &format!("; {}: {doing}", part.id.name());
         }
     }
     line

@@ -6,7 +6,6 @@ use stillpoint_api::download_url;
 use stillpoint_catalog::{Catalog, Page};
 use stillpoint_core::restore::{Amount, Part, Restore, Standing, Target};
 
-use super::part_name;
 use super::taken::not_found;
 use crate::cli::RestoreJobCommand;
 use crate::config::Config;
@@ -79,7 +78,7 @@ fn amount(amount: Amount) -> Value {
 
 pub fn part_document(part: &Part) -> Value {
     json!({
-        "part": part_name(&part.id),
+        "part": part.id.name(),
         "into": part.shard,
         "expected": amount(part.expected),
         "written": amount(part.written),
@@ -172,7 +171,7 @@ fn files_table(restore: &Restore, links: &[Option<String>]) -> String {
             (None, Some(Standing::Withdrawn)) => "withdrawn".into(),
             (None, _) => "-".into(),
         };
-        Some(vec![part_name(&part.id).to_owned(), size(file.bytes), file.sha256.clone(), place])
+        Some(vec![part.id.name().to_owned(), size(file.bytes), file.sha256.clone(), place])
     };
     let rows: Vec<_> = restore.parts.iter().zip(links).filter_map(row).collect();
     table(&["PART", "FILE", "SHA-256", "LINK"], &rows)
@@ -181,7 +180,7 @@ fn files_table(restore: &Restore, links: &[Option<String>]) -> String {
 pub fn parts_table(parts: &[Part]) -> String {
     let row = |part: &Part| {
         vec![
-            part_name(&part.id).to_owned(),
+            part.id.name().to_owned(),
             part.shard.clone().unwrap_or("-".into()),
             part.expected.documents.to_string(),
             size(part.expected.bytes),

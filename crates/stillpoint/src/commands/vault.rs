@@ -11,7 +11,7 @@ use stillpoint_engine::snapshots::check;
 use stillpoint_engine::stored::{Check, Fault, Found, Progress, Report};
 use stillpoint_vault::MasterKey;
 
-use super::{gap_document, part_name};
+use super::gap_document;
 use crate::cli::{AnyCluster, VaultCommand};
 use crate::config::Config;
 use crate::context::{self, audited, now, open_catalog, open_vault};
@@ -145,7 +145,7 @@ fn document(report: &Report, snapshots: &check::Report) -> Value {
         };
         json!({
             "clusterId": found.cluster,
-            "part": part_name(&found.part),
+            "part": found.part.name(),
             "name": found.name,
             "from": found.first.to_string(),
             "to": found.last.to_string(),

@@ -8,7 +8,6 @@ use stillpoint_engine::restore::against;
 use stillpoint_engine::snapshots::verify;
 use stillpoint_mongo::{ClusterLink, Destination};
 
-use super::part_name;
 use super::point::Point;
 use super::restore::options;
 use crate::cli::{AgainstArgs, MappingArgs, PointArgs, UriArgs};
@@ -33,12 +32,12 @@ pub async fn run(config: &Config, output: &Output, args: PointArgs, against: Aga
     let links = link.parts().await?;
     let mut parts = Vec::new();
     for (part, base) in &point.parts {
-        eprintln!("{}: folding what is stored", part_name(part));
+        eprintln!("{}: folding what is stored", part.name());
         let source = point.archive.source(part, base, point.time).await?;
         let stored = verify::stored(source, point.time).await?;
         parts.push(match links.iter().find(|link| link.id == *part) {
             Some(link) => {
-                eprintln!("{}: reading the cluster as of {}", part_name(part), point.time);
+                eprintln!("{}: reading the cluster as of {}", part.name(), point.time);
                 verify::compare(&stored, link, point.time).await?
             }
             None => PartVerification {
@@ -92,7 +91,7 @@ fn document(verification: &Verification) -> Value {
     };
     let part = |one: &PartVerification| {
         json!({
-            "part": part_name(&one.part),
+            "part": one.part.name(),
             "verdict": one.verdict().name(),
             "collections": one.equal,
             "documents": one.documents,
@@ -113,7 +112,7 @@ fn document(verification: &Verification) -> Value {
 fn shown(verification: &Verification, with: &str) -> String {
     let row = |one: &PartVerification| {
         let figures = [one.equal, one.documents, one.different.count, one.open.count].map(|n| n.to_string());
-        [vec![part_name(&one.part).to_owned(), one.verdict().name().to_owned()], figures.to_vec()].concat()
+        [vec![one.part.name().to_owned(), one.verdict().name().to_owned()], figures.to_vec()].concat()
     };
     let rows: Vec<_> = verification.parts.iter().map(row).collect();
     let mut text = format!(
@@ -123,7 +122,7 @@ fn shown(verification: &Verification, with: &str) -> String {
         table(&["PART", "VERDICT", "EQUAL COLLECTIONS", "DOCUMENTS", "DIFFERENT", "NOT COMPARED"], &rows)
     );
     for one in &verification.parts {
-        let part = part_name(&one.part);
+        let part = one.part.name();
         for named in &one.different.named {
             text += &format!("\n{part}: {} differs: {}", named.ns, named.why);
         }

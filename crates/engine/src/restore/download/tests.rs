@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use stillpoint_core::SnapshotId;
-use stillpoint_core::restore::{Options, Point, Target};
+use stillpoint_core::restore::{Options, Part, Point, Target};
 use stillpoint_core::snapshot::{self, Snapshot};
 use stillpoint_core::stream::{BlobId, Stream};
 
@@ -49,15 +49,7 @@ async fn queued(bytes: u64) -> (Fixture, Run, Restore) {
         ..Snapshot::queued(SnapshotId::new(now(), 1), cluster.id, now())
     };
     catalog.queue_snapshot(&snapshot).await.unwrap();
-    let part = stillpoint_core::restore::Part {
-        job: RestoreId::new(now(), 2),
-        id: part,
-        shard: None,
-        expected: Amount { collections: 1, documents: 2, bytes },
-        written: Amount::default(),
-        doing: None,
-        file: None,
-    };
+    let part = Part::new(RestoreId::new(now(), 2), part, Amount::from(&data));
     let (id, point, target) = (RestoreId::new(now(), 1), Point::Time(time()), Target::Download { hours: 1 });
     let restore = Restore::queued(id, cluster.id, now(), point, time(), target, Options::default());
     let restore = Restore { parts: vec![part], ..restore };
@@ -166,6 +158,6 @@ fn a_file_is_measured_as_it_is_written() {
     let Measured { bytes, hash, .. } = measured;
     // As `printf abcdefg | sha256sum` says.
     let expected = "7d1a54127b222502f5b79b5fb0803061152a44f92b37e23c6527baf665d4da9a";
-    assert_eq!((bytes, hex(hash.finish().as_ref()).as_str()), (7, expected));
+    assert_eq!((bytes, hex::encode(hash.finish()).as_str()), (7, expected));
     assert_eq!(fs::read(&path).unwrap(), b"abcdefg");
 }

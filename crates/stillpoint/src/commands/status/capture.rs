@@ -7,7 +7,7 @@ use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::stream::{CaptureReport, Gap};
 
-use crate::commands::{gap_document, part_name};
+use crate::commands::gap_document;
 use crate::context::now;
 use crate::error::CliError;
 
@@ -154,7 +154,7 @@ impl Part {
         let trouble = report.and_then(|report| report.trouble.as_ref());
         let stored = report.and_then(|report| report.stored);
         json!({
-            "part": part_name(&self.id),
+            "part": self.id.name(),
             "ended": self.ended,
             "reported": report.map(|report| report.at),
             "stale": report.is_some_and(|report| standing.age(report) > FRESH),
