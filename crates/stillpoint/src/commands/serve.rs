@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use stillpoint_api::{ApiState, Interface, Options};
 use stillpoint_engine::{Engine, Setup};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Log, LogFormat};
@@ -21,6 +22,39 @@ const AUDIT_WITHIN: Duration = Duration::from_secs(5);
 
 pub async fn run(config: Config) -> Result<(), CliError> {
     start_log(&config.log)?;
+    // Before anything is begun: a signal that nobody listens for ends the process where it stands.
+    let mut signals = Signals::listen()?;
+    let limit = Duration::try_from(config.server.shutdown).unwrap_or_default();
+    let Running { engine, server, stop } = tokio::select! {
+        started = start(config) => started?,
+        () = signals.next() => {
+            tracing::info!("stopped before it had started");
+            return Ok(());
+        }
+    };
+    signals.next().await;
+    tracing::info!("stopping; a second signal stops at once and leaves unfinished checkpoints to the next start");
+    let _ = stop.send(true);
+    tokio::select! {
+        (ended, _) = async { tokio::join!(engine.stop(limit), server) } => match ended {
+            true => Ok(()),
+            false => Err(CliError::Failed(
+                "not everything ended in time: an unfinished checkpoint is ended at the next start; see `stillpoint status`".into(),
+            )),
+        },
+        () = signals.next() => Err(CliError::Failed("stopped at once, by a second signal".into())),
+    }
+}
+
+/// What was started, and is to be stopped.
+struct Running {
+    engine: Engine,
+    server: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+/// Nothing is begun before the last wait in here: one that is given up leaves nothing behind.
+async fn start(config: Config) -> Result<Running, CliError> {
     refuse_open_plain_http(&config)?;
     let settings = config.api()?;
     let tls = match (&config.server.tls_cert, &config.server.tls_key) {
@@ -71,19 +105,7 @@ pub async fn run(config: Config) -> Result<(), CliError> {
     let api = Arc::new(Interface::new(state));
     let server = tokio::spawn(serve(api, listener, options, Arc::new(metrics), for_metrics, stopping));
     tracing::info!("stillpoint {} listens on {scheme}://{address}", env!("CARGO_PKG_VERSION"));
-
-    wait_for_signal().await?;
-    tracing::info!("stopping; a second signal stops at once and leaves unfinished checkpoints to the next start");
-    let _ = stop.send(true);
-    tokio::select! {
-        (ended, _) = async { tokio::join!(engine.stop(limit), server) } => match ended {
-            true => Ok(()),
-            false => Err(CliError::Failed(
-                "not everything ended in time: an unfinished checkpoint is ended at the next start; see `stillpoint status`".into(),
-            )),
-        },
-        signal = wait_for_signal() => signal.and(Err(CliError::Failed("stopped at once, by a second signal".into()))),
-    }
+    Ok(Running { engine, server, stop })
 }
 
 /// The API and the metrics, until they are told to stop.
@@ -159,15 +181,25 @@ fn instance() -> String {
     format!("{}-{:08x}", std::process::id(), chance() as u32)
 }
 
-async fn wait_for_signal() -> Result<(), CliError> {
-    let failed = |e: std::io::Error| CliError::Failed(e.to_string());
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What asks the server to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals, CliError> {
+        let of = |kind| signal(kind).map_err(|e| CliError::Failed(e.to_string()));
+        Ok(Signals { terminate: of(SignalKind::terminate())?, interrupt: of(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    /// Also one that has come since the last was waited for.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// In builds for tests only: `STILLPOINT_CRASH_AFTER=stop-balancer` kills this process, as a power

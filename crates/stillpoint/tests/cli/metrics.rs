@@ -231,7 +231,7 @@ async fn the_figures_are_beside_the_api_and_need_no_credentials() {
         assert!(server.get(path).starts_with("HTTP/1.1 404 "), "{path}");
     }
     assert!(server.get("/api/atlas/v1.0/groups").starts_with("HTTP/1.1 401 "), "the API is there, too");
-    assert!(server.terminate().success());
+    server.stops();
     let trail = operator.json(&["audit"]);
     assert!(!trail.to_string().contains("/metrics"), "{trail}");
 }
@@ -252,7 +252,7 @@ async fn on_an_address_of_their_own_the_figures_are_there_only() {
     for path in ["/", "/api", "/api/docs", "/api/openapi.json", "/api/atlas/v1.0/groups"] {
         assert!(own("GET", path).starts_with("HTTP/1.1 404 "), "{path}");
     }
-    assert!(server.terminate().success());
+    server.stops();
 }
 
 #[test]

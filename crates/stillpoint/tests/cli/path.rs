@@ -52,7 +52,7 @@ async fn from_nothing_to_a_checkpoint() {
     assert!(server.get(&path).starts_with("HTTP/1.1 401"), "it answers, and wants a key");
     with_a_server(&operator, &added, &project);
     while_one_is_under_way(&operator, &lab).await;
-    assert!(server.terminate().success());
+    server.stops();
     after_the_server(&operator);
 
     let removed = operator.json(&["cluster", "remove", "-p", "p", "Cluster0"]);

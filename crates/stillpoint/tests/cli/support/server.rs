@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use stillpoint_lab::process::{signal, spawn};
@@ -24,23 +24,28 @@ pub struct Server<'a> {
 
 impl Server<'_> {
     pub fn start(operator: &Operator) -> Server<'_> {
-        let log = operator.path("serve.log");
-        let mut command = operator.command(&["serve"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
-        let mut process = spawn(command).unwrap();
+        let mut server = Server::begin(operator);
         let since = Instant::now();
         loop {
-            let text = std::fs::read_to_string(&log).unwrap();
+            let text = server.log();
             if let Some((_, address)) = text.split_once("listens on http://")
                 && let Some((address, _)) = address.split_once('\n')
             {
-                let address = address.trim().to_owned();
-                return Server { operator, process, log, address };
+                address.trim().clone_into(&mut server.address);
+                return server;
             }
-            let ended = process.try_wait().unwrap();
+            let ended = server.process.try_wait().unwrap();
             assert!(ended.is_none() && since.elapsed() < LIMIT, "the server does not start: {ended:?} {text}");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// One that has yet to start.
+    pub fn begin(operator: &Operator) -> Server<'_> {
+        let log = operator.path("serve.log");
+        let mut command = operator.command(&["serve"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+        Server { operator, process: spawn(command).unwrap(), log, address: String::new() }
     }
 
     /// The first line of the reply to a GET without credentials.
@@ -67,15 +72,17 @@ impl Server<'_> {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// As an init system stops it.
-    pub fn terminate(mut self) -> ExitStatus {
+    /// As an init system stops it: it ends, and well. What it has logged.
+    pub fn stops(mut self) -> String {
         signal(&self.process, libc::SIGTERM).unwrap();
         let since = Instant::now();
         loop {
+            let log = self.log();
             if let Some(status) = self.process.try_wait().unwrap() {
-                return status;
+                assert!(status.success(), "the server ended with {status}: {log}");
+                return self.log();
             }
-            assert!(since.elapsed() < LIMIT, "the server does not stop: {}", self.log());
+            assert!(since.elapsed() < LIMIT, "the server does not stop: {log}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
