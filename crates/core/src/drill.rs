@@ -1,5 +1,6 @@
-//! The record of a drill, as the catalog keeps it: the newest checkpoint, restored into a throw-away cluster to
-//! find out whether that can be done, how long it takes, and how much would be lost. And when the next is due.
+//! The record of a drill, as the catalog keeps it: the newest checkpoint, restored into a throw-away cluster, or one
+//! that is given for it, to find out whether that can be done, how long it takes, and how much would be lost. And
+//! when the next is due.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -48,12 +49,15 @@ pub struct Drill {
     /// How long each step has taken.
     #[serde(default)]
     pub split: Split,
-    /// What the throw-away cluster got.
+    /// What the cluster got.
     #[serde(default)]
     pub written: Amount,
     /// Why it did not pass, and what to do next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// Why the cluster that it was given could not be emptied again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<String>,
 }
 
 /// How far a drill has come.
@@ -62,7 +66,7 @@ pub struct Drill {
 pub enum State {
     /// Asked for; nobody has begun it.
     Queued,
-    /// The throw-away cluster is started.
+    /// The throw-away cluster is started, or the given one made ready.
     Preparing,
     /// The restore into it is under way.
     Restoring,
@@ -73,7 +77,7 @@ pub enum State {
     Interrupted,
 }
 
-/// What the throw-away cluster is started with.
+/// Where a drill is done: what its throw-away cluster is started with, or a cluster that it is given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stage {
@@ -83,6 +87,10 @@ pub struct Stage {
     /// Where its folder is made; among the temporary files if there is none here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
+    /// A file on the server's machine that holds the connection string of a cluster. It is read for each drill, so
+    /// that a password can be changed there, and is not kept in the catalog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_file: Option<PathBuf>,
 }
 
 /// What would have been lost if the cluster had been, when the drill began: seconds before it (RPO).
@@ -99,7 +107,7 @@ pub struct Loss {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Split {
-    /// The throw-away cluster was started.
+    /// The throw-away cluster was started, or the given one made ready.
     pub preparing: u64,
     /// Stored data and oplogs were followed to the time.
     pub checking: u64,
@@ -228,6 +236,7 @@ impl Drill {
             split: Split::default(),
             written: Amount::default(),
             failure: None,
+            left: None,
         }
     }
 
@@ -267,6 +276,11 @@ pub fn to_be_told<'a>(drills: &'a [Drill], schedule: Option<&Schedule>, now: Tim
 /// The newest that passed, of drills that are newest first.
 pub fn newest_passed(drills: &[Drill]) -> Option<&Drill> {
     drills.iter().find(|drill| drill.state == State::Passed)
+}
+
+/// The newest that was done in a cluster that it was given, of drills that are newest first.
+pub fn newest_given(drills: &[Drill]) -> Option<&Drill> {
+    drills.iter().find(|drill| drill.state.ended() && drill.stage.to_file.is_some())
 }
 
 impl Schedule {

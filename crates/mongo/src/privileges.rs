@@ -92,6 +92,16 @@ needs! {
     WRITE_ROLES: ConfigServers, "restore roles", "insert", "admin.system.roles", Some(("admin", "system.roles"));
 }
 
+needs! {
+    /// What a drill needs besides on a cluster that it is to empty.
+    EMPTY:
+    DROP_DATABASES: Shards, "drop databases", "dropDatabase", "every database", Some(("", ""));
+    FORGET_DATABASES: ConfigServers, "remove what is known of databases", "remove", "config.databases", Some(("config", "databases"));
+    FORGET_COLLECTIONS: ConfigServers, "remove what is known of collections", "remove", "config.collections", Some(("config", "collections"));
+    FORGET_CHUNKS: ConfigServers, "remove what is known of chunks", "remove", "config.chunks", Some(("config", "chunks"));
+    FORGET_ZONES: ConfigServers, "remove what is known of zones", "remove", "config.tags", Some(("config", "tags"));
+}
+
 /// What a restore needs for documents that have a timestamp of zero, which few have.
 pub const UPDATE_DATA: Need = Need {
     what: "write documents with a timestamp of zero",
@@ -118,6 +128,16 @@ const RESTORE_ROLE: &str = r#"{createRole: "stillpointRestore", roles: ["restore
     {resource: {db: "admin", collection: "system.roles"}, actions: ["insert"]},
     {resource: {db: "", collection: "system.views"}, actions: ["find", "insert", "createCollection"]}]}"#;
 
+/// The role that a drill needs on each part of the cluster that it is given.
+const DRILL_ROLE: &str = r#"{createRole: "stillpointDrill", roles: ["restore", "backup", "clusterMonitor"], privileges: [
+    {resource: {cluster: true}, actions: ["internal"]},
+    {resource: {db: "", collection: "system.views"}, actions: ["find", "insert", "createCollection"]},
+    {resource: {db: "", collection: ""}, actions: ["dropDatabase"]},
+    {resource: {db: "config", collection: "databases"}, actions: ["remove"]},
+    {resource: {db: "config", collection: "collections"}, actions: ["remove"]},
+    {resource: {db: "config", collection: "chunks"}, actions: ["remove"]},
+    {resource: {db: "config", collection: "tags"}, actions: ["remove"]}]}"#;
+
 /// The commands that make the role and give it to `user` (`name` and `database`), or, without one,
 /// make a user; to be run in mongosh on the primary of each part.
 pub fn grant_commands(user: Option<(&str, &str)>) -> Vec<String> {
@@ -127,6 +147,11 @@ pub fn grant_commands(user: Option<(&str, &str)>) -> Vec<String> {
 /// The same for the target of a restore.
 pub fn restore_grant_commands() -> Vec<String> {
     grant("stillpointRestore", RESTORE_ROLE, None)
+}
+
+/// The same for the cluster that drills are given.
+pub fn drill_grant_commands() -> Vec<String> {
+    grant("stillpointDrill", DRILL_ROLE, None)
 }
 
 fn grant(role: &str, definition: &str, user: Option<(&str, &str)>) -> Vec<String> {

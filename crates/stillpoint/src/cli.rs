@@ -118,8 +118,8 @@ pub enum Command {
     /// Restores that were asked for, over the API too.
     #[command(subcommand)]
     RestoreJob(RestoreJobCommand),
-    /// Drills: the newest checkpoint, restored into a throw-away cluster on the server's machine, compared, and thrown
-    /// away. What it took is the RTO, what would have been lost the RPO.
+    /// Drills: the newest checkpoint, restored into a throw-away cluster on the server's machine, or one that is given
+    /// for it, compared, and removed again. What it took is the RTO, what would have been lost the RPO.
     #[command(subcommand)]
     Drill(DrillCommand),
     /// The stored oplogs.
@@ -485,7 +485,7 @@ pub enum RestoreJobCommand {
     },
 }
 
-/// What a throw-away cluster is started with.
+/// What a throw-away cluster is started with, or which cluster is given.
 #[derive(Debug, Args)]
 pub struct StageArgs {
     /// The mongod to run, of the same version as the cluster's featureCompatibilityVersion; without it, the one on the
@@ -495,6 +495,10 @@ pub struct StageArgs {
     /// The folder on whose disk the data goes for the time being; without it, snapshots.temp_folder.
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
+    /// A file with the connection string of a cluster to do it in instead, which is empty and for drills alone: each
+    /// drill fills it and drops all that is in it. The server reads the file for each drill.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["mongod", "folder"])]
+    pub to_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -517,7 +521,7 @@ pub enum DrillCommand {
         #[arg(long, value_name = "TIME", conflicts_with = "off")]
         every: Option<Every>,
         /// Schedule no more.
-        #[arg(long, conflicts_with_all = ["mongod", "folder"])]
+        #[arg(long, conflicts_with_all = ["mongod", "folder", "to_file"])]
         off: bool,
         #[command(flatten)]
         stage: StageArgs,

@@ -9,7 +9,7 @@ use stillpoint_core::{DrillId, RestoreId};
 
 /// `second` decides where it stands among others.
 pub fn queued_drill(cluster: &Cluster, second: i64) -> Drill {
-    let stage = Stage { mongod: Some("/opt/mongod".into()), folder: Some("/srv/drills".into()) };
+    let stage = Stage { mongod: Some("/opt/mongod".into()), folder: Some("/srv/drills".into()), to_file: None };
     Drill::queued(DrillId::new(at(second), second as u64), cluster.id, at(second), true, stage)
 }
 

@@ -21,6 +21,13 @@ pub enum DrillError {
     Cluster(#[from] MongoError),
     #[error("the throw-away cluster: {0}")]
     Server(#[from] ServerError),
+    #[error("{path}: {why}", path = .path.display())]
+    File { path: PathBuf, why: std::io::Error },
+    #[error("the cluster for drills: {0}")]
+    Given(MongoError),
+    /// The cluster for drills will not do: why, and what to do.
+    #[error("the cluster for drills: {0}")]
+    Unfit(String),
     #[error("what is stored has no config servers, so no cluster can be made of it")]
     NoConfigServers,
     #[error(
@@ -38,18 +45,21 @@ pub enum DrillError {
     #[error("{0}")]
     Nothing(String),
     /// The checkpoint could not be restored: in the words of its restore.
-    #[error("{0}")]
-    NotRestored(String),
+    #[error("{why}")]
+    NotRestored { why: String, given: bool },
     /// It was ended before it could tell.
     #[error("{0}")]
     Interrupted(String),
+    /// The server stops, and the cluster for drills is not empty yet: the next one does that.
+    #[error("the server was stopped")]
+    Unfinished,
 }
 
 impl DrillError {
     /// Whether it says something of the checkpoint, or of what a drill is given: not that a vault did not answer.
     pub fn could_tell(&self) -> bool {
         match self {
-            DrillError::Interrupted(_) | DrillError::Catalog(_) => false,
+            DrillError::Interrupted(_) | DrillError::Unfinished | DrillError::Catalog(_) => false,
             DrillError::Vault(why) => why.is_loss(),
             DrillError::Stored(why) => why.is_lasting(),
             _ => true,
@@ -70,7 +80,15 @@ impl DrillError {
             DrillError::Vault(_) | DrillError::Stored(_) => {
                 "See with `stillpoint vault check` what is missing or damaged, and put it back."
             }
-            DrillError::NotRestored(_) => {
+            DrillError::File { .. } => {
+                "Name a file with a connection string that the server's user can read: --to-file."
+            }
+            DrillError::Given(_) => "The checkpoint was not tried: mend the cause there, and run the drill again.",
+            DrillError::NotRestored { given: true, .. } => {
+                "If that is the cluster for drills, mend it there; if it is the checkpoint, see with `stillpoint vault \
+                 check` what of the vault is missing or damaged. Then run the drill again."
+            }
+            DrillError::NotRestored { given: false, .. } => {
                 "This checkpoint cannot be restored: see with `stillpoint vault check` what of the vault is missing or \
                  damaged, mend it, and run the drill again."
             }

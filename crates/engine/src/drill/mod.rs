@@ -1,35 +1,43 @@
-//! A cluster's drills: the newest checkpoint that can be restored, restored into a throw-away cluster, compared, and
-//! thrown away. What it took is recorded, and what would have been lost.
+//! A cluster's drills: the newest checkpoint that can be restored, restored into a throw-away cluster, or one that is
+//! given for it, compared, and removed again. What it took is recorded, and what would have been lost.
 //!
 //! One drill of a cluster is done at a time, under the cluster's lease, and one in a server. A drill does not go on
-//! after a crash: its cluster went with the process. What that left is removed at the next start.
+//! after a crash: its cluster may have gone with the process. What that left is removed at the next start.
 //!
 //! # Layout
-//! - [`stage`]: the throw-away cluster
+//! - [`stage`]: where it is done
+//! - [`throwaway`]: a cluster on this machine that is made for it
+//! - [`given`]: a cluster that it fills and empties
 //! - [`loss`]: what would have been lost
 //! - [`error`]: why one does not pass, and what to do next
 
 mod error;
+mod given;
 mod loss;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod throwaway;
 
+use std::path::Path;
 use std::time::Duration;
 
 use stillpoint_catalog::{CatalogError, DRILLS_KEPT, Lease, Page};
 use stillpoint_core::checkpoint::{Checkpoint, PartId, State as CheckpointState};
 use stillpoint_core::coverage::{Obstacle, Stored};
 use stillpoint_core::drill::{Drill, State};
-use stillpoint_core::restore::{Options, Point, Restore, State as RestoreState, Target};
+use stillpoint_core::restore::{Options, Point, Restore, State as RestoreState};
 use stillpoint_core::{DrillId, RestoreId};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub use error::DrillError;
-use stage::{Needs, Throwaway};
+use given::Given;
+use stage::Stage;
+use throwaway::{Needs, Throwaway};
 
 use crate::Setup;
+use crate::restore::{RestoreError, Trying};
 use crate::snapshots::Archive;
 
 /// From one look at its restore to the next.
@@ -81,31 +89,24 @@ impl Run {
         let mut parents = vec![temporary.clone()];
         let catalog = &self.setup.catalog;
         if let Ok(Some(schedule)) = catalog.drill_schedule(self.lease.cluster).await {
-            parents.push(stage::parent(&schedule.stage, temporary));
+            parents.push(throwaway::parent(&schedule.stage, temporary));
         }
         if let Ok(Some(drill)) = catalog.unfinished_drill(self.lease.cluster).await {
-            parents.push(stage::parent(&drill.stage, temporary));
+            parents.push(throwaway::parent(&drill.stage, temporary));
         }
         parents.sort();
         parents.dedup();
         for parent in parents {
-            stage::sweep(parent).await;
+            throwaway::sweep(parent).await;
         }
     }
 
-    /// The drill to be done: one that was asked for, or a new one when its time has come. One that a server before
-    /// this one began is ended.
+    /// The drill to be done: one that was asked for, or a new one when its time has come; or the one that a server
+    /// before this one began.
     async fn next(&self) -> Result<Option<Drill>, CatalogError> {
         let (catalog, cluster, now) = (&self.setup.catalog, self.lease.cluster, self.setup.now());
         match catalog.unfinished_drill(cluster).await? {
-            Some(begun) if begun.state > State::Queued => {
-                if let Some(restore) = begun.restore {
-                    self.cancel(restore).await?;
-                }
-                let why = DrillError::Interrupted("its server was stopped or killed in the middle of it".into());
-                self.end(begun, State::Interrupted, Some(why.told())).await?;
-                Ok(None)
-            }
+            Some(begun) if begun.state > State::Queued => Ok(Some(begun)),
             // A restore that somebody wants goes first.
             Some(queued) => Ok(catalog.unfinished_restore(cluster).await?.is_none().then_some(queued)),
             None => {
@@ -135,7 +136,30 @@ impl Run {
         Ok(())
     }
 
+    /// Ends one that a server before this one began, and removes what it left.
+    async fn interrupted(&self, mut drill: Drill, stop: &CancellationToken) -> Result<(), CatalogError> {
+        if let Some(restore) = drill.restore {
+            self.cancel(restore).await?;
+            if let Some(file) = drill.stage.to_file.clone() {
+                drill.left = match self.given(&file).await {
+                    Ok(given) => match self.empty(&given, restore, stop).await {
+                        Err(DrillError::Unfinished) => return Ok(()),
+                        Err(DrillError::Catalog(why)) => return Err(why),
+                        emptied => emptied.err().map(|why| why.told()),
+                    },
+                    Err(DrillError::Catalog(why)) => return Err(why),
+                    Err(why) => Some(why.told()),
+                };
+            }
+        }
+        let why = DrillError::Interrupted("its server was stopped or killed in the middle of it".into());
+        self.end(drill, State::Interrupted, Some(why.told())).await
+    }
+
     async fn to_the_end(&self, mut drill: Drill, stop: &CancellationToken) -> Result<(), CatalogError> {
+        if drill.state > State::Queued {
+            return self.interrupted(drill, stop).await;
+        }
         // Two at once would take the room and the time that the other was promised.
         let _alone = tokio::select! {
             permit = self.setup.drilling.acquire() => permit,
@@ -151,6 +175,7 @@ impl Run {
                 (State::Passed, None)
             }
             Err(DrillError::Catalog(why @ (CatalogError::Fenced | CatalogError::Gone(_)))) => return Err(why),
+            Err(DrillError::Unfinished) => return Ok(()),
             Err(why) if !why.could_tell() => {
                 tracing::warn!(%cluster, drill = %id, error = %why, "drill: interrupted");
                 (State::Interrupted, Some(why.told()))
@@ -166,23 +191,59 @@ impl Run {
     async fn attempt(&self, drill: &mut Drill, stop: &CancellationToken) -> Result<(), DrillError> {
         let begun = Instant::now();
         let (checkpoint, mut stage) = tokio::select! {
-            prepared = self.prepare(drill) => prepared?,
+            prepared = self.prepare(drill, stop) => prepared?,
             () = stop.cancelled() => return Err(stopped()),
         };
         drill.split.preparing = milliseconds(begun);
         self.setup.done("drill-prepared");
         let tried = self.restore(drill, &checkpoint, &mut stage, stop).await;
-        if let Err(why) = stage.remove().await {
-            tracing::error!(cluster = %self.lease.cluster, drill = %drill.id, error = %why, "drill: what it left is removed later");
+        let removed = match (stage, drill.restore) {
+            (Stage::Throwaway(cluster), _) => cluster.remove().await.map_err(DrillError::from),
+            (Stage::Given(cluster), Some(restore)) => self.empty(&cluster, restore, stop).await,
+            (Stage::Given(_), None) => Ok(()),
+        };
+        match removed {
+            Ok(()) => {}
+            Err(why @ (DrillError::Unfinished | DrillError::Catalog(_))) => return Err(why),
+            Err(why) => {
+                tracing::error!(cluster = %self.lease.cluster, drill = %drill.id, error = %why, "drill: what it left is removed later");
+                drill.left = drill.stage.to_file.is_some().then(|| why.told());
+            }
         }
         tried
     }
 
-    /// Finds out what is to be restored, and starts what it is to be restored into.
-    async fn prepare(&self, drill: &mut Drill) -> Result<(Checkpoint, Throwaway), DrillError> {
+    fn trying(&self, stop: &CancellationToken) -> Trying {
+        Trying { stop: stop.clone(), patience: self.setup.restores.patience }
+    }
+
+    async fn given(&self, file: &Path) -> Result<Given, DrillError> {
+        let cluster = self.setup.catalog.cluster(self.lease.cluster).await?.ok_or(CatalogError::Gone("cluster"))?;
+        Given::connect(file, &cluster.identity).await
+    }
+
+    /// Empties a cluster once the restore into it has ended.
+    async fn empty(&self, given: &Given, restore: RestoreId, stop: &CancellationToken) -> Result<(), DrillError> {
+        if !self.until_ended(restore, stop).await? {
+            return Err(match stop.is_cancelled() {
+                true => DrillError::Unfinished,
+                false => DrillError::Unfit(format!("restore {restore} into it does not end")),
+            });
+        }
+        match given.empty(restore, &self.trying(stop)).await {
+            Err(RestoreError::Stopped) => Err(DrillError::Unfinished),
+            Err(why) => {
+                Err(DrillError::Unfit(format!("it could not be emptied: {why}. The next drill tries it first")))
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Finds out what is to be restored, and makes ready what it is to be restored into.
+    async fn prepare(&self, drill: &mut Drill, stop: &CancellationToken) -> Result<(Checkpoint, Stage), DrillError> {
         let setup = &self.setup;
-        let parent = stage::parent(&drill.stage, &setup.snapshots.room.folder);
-        stage::sweep(parent.clone()).await;
+        let parent = throwaway::parent(&drill.stage, &setup.snapshots.room.folder);
+        throwaway::sweep(parent.clone()).await;
         let vault = setup.vault.vault().await?.clone();
         let (catalog, room) = (setup.catalog.clone(), setup.snapshots.room.clone());
         let archive = Archive::open(catalog, vault, setup.clock.clone(), drill.cluster, room).await?;
@@ -192,6 +253,11 @@ impl Run {
         drill.loss = Some(loss::of(&archive, drill.begun.unwrap_or(drill.requested), time).await?);
         self.save(drill).await?;
 
+        if let Some(file) = &drill.stage.to_file {
+            let given = self.given(file).await?;
+            given.prepare(&*setup.catalog, drill.cluster, &self.trying(stop)).await?;
+            return Ok((checkpoint, Stage::Given(Box::new(given))));
+        }
         let parts = archive.parts(time);
         let (mut bytes, mut compatibility) = (0_u64, None);
         for part in &parts {
@@ -203,7 +269,7 @@ impl Run {
         }
         let compatibility = compatibility.ok_or(DrillError::NoConfigServers)?;
         let stage = Throwaway::start(&drill.stage, &parent, &Needs { parts, bytes, compatibility }).await?;
-        Ok((checkpoint, stage))
+        Ok((checkpoint, Stage::Throwaway(stage)))
     }
 
     /// The newest checkpoint that can be restored.
@@ -242,7 +308,7 @@ impl Run {
         &self,
         drill: &mut Drill,
         checkpoint: &Checkpoint,
-        stage: &mut Throwaway,
+        stage: &mut Stage,
         stop: &CancellationToken,
     ) -> Result<(), DrillError> {
         let (catalog, now) = (&self.setup.catalog, self.setup.now());
@@ -251,8 +317,8 @@ impl Run {
         (drill.restore, drill.state) = (Some(id), State::Restoring);
         self.save(drill).await?;
         let options = Options { verify: true, ..Options::default() };
-        let (point, target) = (Point::Checkpoint(checkpoint.id), Target::Hosts("a throw-away cluster".into()));
-        let queued = Restore::queued(id, drill.cluster, now, point, time, target, options);
+        let point = Point::Checkpoint(checkpoint.id);
+        let queued = Restore::queued(id, drill.cluster, now, point, time, stage.target(), options);
         let restore = Restore { drill: Some(drill.id), ..queued };
         match catalog.queue_restore(&restore, Some(stage.uri())).await {
             Err(CatalogError::RestoreUnderWay(other)) => {
@@ -268,7 +334,7 @@ impl Run {
             // It must not go on with a cluster that is gone.
             self.cancel(id).await?;
             if !stop.is_cancelled() {
-                self.until_ended(id).await?;
+                self.until_ended(id, stop).await?;
             }
         }
         followed
@@ -278,7 +344,7 @@ impl Run {
         &self,
         drill: &mut Drill,
         id: RestoreId,
-        stage: &mut Throwaway,
+        stage: &mut Stage,
         stop: &CancellationToken,
     ) -> Result<(), DrillError> {
         let (mut at, mut since) = (RestoreState::Queued, Instant::now());
@@ -296,7 +362,8 @@ impl Run {
             match restore.state {
                 RestoreState::Finished => return Ok(()),
                 RestoreState::Broken => {
-                    return Err(DrillError::NotRestored(restore.failure.unwrap_or("its restore is broken".into())));
+                    let why = restore.failure.unwrap_or("its restore is broken".into());
+                    return Err(DrillError::NotRestored { why, given: drill.stage.to_file.is_some() });
                 }
                 RestoreState::Killed => return Err(DrillError::Interrupted("somebody cancelled its restore".into())),
                 _ => {}
@@ -315,16 +382,19 @@ impl Run {
         }
     }
 
-    async fn until_ended(&self, id: RestoreId) -> Result<(), CatalogError> {
+    /// Waits for the end of a restore; whether it has ended.
+    async fn until_ended(&self, id: RestoreId, stop: &CancellationToken) -> Result<bool, CatalogError> {
         let end = Instant::now() + CANCELLED_WITHIN;
-        while Instant::now() < end {
+        loop {
             let restore = self.setup.catalog.restore(self.lease.cluster, id).await?;
             if restore.is_none_or(|restore| restore.state.ended()) {
-                break;
+                return Ok(true);
+            }
+            if Instant::now() > end || stop.is_cancelled() {
+                return Ok(false);
             }
             sleep(LOOK_EVERY).await;
         }
-        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use stillpoint_core::drill::{Schedule, Stage};
+use stillpoint_core::restore::Target;
 use stillpoint_core::{ClusterTime, RestoreId};
 
 use super::*;

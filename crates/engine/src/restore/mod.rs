@@ -49,10 +49,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::RestoreError;
 pub use expect::against;
-use load::{Loader, Note, Progress, Setting, Target, Trying, Written};
+pub(crate) use load::Trying;
+use load::{Loader, Note, Progress, Setting, Target, Written};
 use naming::Naming;
 use open::Opening;
 use plan::Plan;
+pub(crate) use plan::denied;
 use routing::Routing;
 
 use crate::Setup;
@@ -220,7 +222,12 @@ impl Run {
         }
         // From here on clients may work with it, and nothing is written or compared again.
         let naming = Naming::new(&restore.options.only)?;
-        open::finish(&destination, &naming, &self.trying(&stop)).await?;
+        let trying = self.trying(&stop);
+        open::introduce(&destination, &naming, &trying).await?;
+        // A drill's stays until its cluster is emptied: what is in it is not to be kept.
+        if restore.drill.is_none() {
+            trying.again(|| destination.marked().unmark()).await?;
+        }
         self.setup.done("restore-opened");
         self.finish(restore).await
     }

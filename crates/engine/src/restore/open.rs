@@ -97,9 +97,9 @@ impl Opening<'_> {
     }
 }
 
-/// Has the shards learn what they have at once, and not from the first router that comes, and takes the mark away.
-/// What routers would do anyhow need not succeed.
-pub async fn finish(destination: &Destination, naming: &Naming, trying: &Trying) -> Result<(), RestoreError> {
+/// Has the shards learn what they have at once, and not from the first router that comes. What routers would do anyhow
+/// need not succeed.
+pub async fn introduce(destination: &Destination, naming: &Naming, trying: &Trying) -> Result<(), RestoreError> {
     let config = destination.marked();
     if let Destination::Cluster(_) = destination {
         let names = |rows: Vec<RawDocumentBuf>| -> Vec<String> {
@@ -117,7 +117,7 @@ pub async fn finish(destination: &Destination, naming: &Naming, trying: &Trying)
             }
         }
     }
-    trying.again(|| config.unmark()).await
+    Ok(())
 }
 
 fn told(refreshed: Result<(), MongoError>) {

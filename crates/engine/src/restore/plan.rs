@@ -10,7 +10,7 @@ use stillpoint_core::restore::{Amount, Options, Part, Restore};
 use stillpoint_core::snapshot::Data;
 use stillpoint_core::{ClusterTime, RestoreId};
 use stillpoint_fold::gather::is_derived;
-use stillpoint_mongo::privileges::restore_grant_commands;
+use stillpoint_mongo::privileges::{Need, restore_grant_commands};
 use stillpoint_mongo::target::survey::Survey;
 use stillpoint_mongo::{Destination, PartLink};
 
@@ -334,17 +334,22 @@ pub fn base(archive: &Archive, part: &PartId, time: ClusterTime) -> Result<Data,
 
 async fn privileges(target: &PartLink, users: bool) -> Result<(), RestoreError> {
     let missing = target.missing_for_restore(users).await?;
-    if missing.is_empty() {
-        return Ok(());
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(RestoreError::Refused(denied(target, &missing, &restore_grant_commands()))),
     }
+}
+
+/// What the user may not do, and what allows it.
+pub(crate) fn denied(target: &PartLink, missing: &[&Need], commands: &[String]) -> String {
     let list: Vec<_> =
         missing.iter().map(|need| format!("{} (action `{}` on {})", need.what, need.action, need.resource)).collect();
-    Err(RestoreError::Refused(format!(
+    format!(
         "{}: the user of the target may not {}. In mongosh, on the primary of each part of the target:\n{}",
         target.id,
         list.join("; nor "),
-        restore_grant_commands().join("\n")
-    )))
+        commands.join("\n")
+    )
 }
 
 /// As far as the stored data tells.

@@ -8,7 +8,9 @@
 //! - [`survey`]: what a target is like before anything is written
 //! - [`write`]: collections, documents, indexes
 //! - [`routing`]: what the config servers know of collections, and the mark of an unfinished restore
+//! - [`empty`]: the target of a drill, when it is over
 
+pub mod empty;
 pub mod routing;
 pub mod survey;
 pub mod write;

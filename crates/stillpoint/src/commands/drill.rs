@@ -1,5 +1,6 @@
 //! `stillpoint drill`
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,8 +54,9 @@ pub async fn run(config: &Config, output: &Output, command: DrillCommand) -> Res
                     audited(catalog, format!("drill schedule of cluster {}: off", cluster.id)).await;
                     None
                 }
-                (None, false) if stage.mongod.is_some() || stage.folder.is_some() => {
-                    return Err(CliError::Usage("--mongod and --folder go with --every: say how often".into()));
+                (None, false) if stage.mongod.is_some() || stage.folder.is_some() || stage.to_file.is_some() => {
+                    let why = "--mongod, --folder and --to-file go with --every: say how often";
+                    return Err(CliError::Usage(why.into()));
                 }
                 (None, false) => catalog.drill_schedule(cluster.id).await?,
             };
@@ -92,12 +94,16 @@ fn staged(args: &StageArgs) -> Result<Stage, CliError> {
     let stage = Stage {
         mongod: args.mongod.as_ref().map(absolute).transpose()?,
         folder: args.folder.as_ref().map(absolute).transpose()?,
+        to_file: args.to_file.as_ref().map(absolute).transpose()?,
     };
     if let Some(path) = stage.mongod.as_deref().filter(|path| !binary::is_executable(path)) {
         return Err(CliError::Failed(format!("--mongod: {} is not a program that can be run", path.display())));
     }
     if let Some(path) = stage.folder.as_deref().filter(|path| !Path::is_dir(path)) {
         return Err(CliError::Failed(format!("--folder: {} is not a folder", path.display())));
+    }
+    if let Some(path) = &stage.to_file {
+        File::open(path).map_err(|why| CliError::File { path: path.clone(), why })?;
     }
     Ok(stage)
 }
@@ -136,8 +142,9 @@ async fn how_far(catalog: &dyn Catalog, drill: &Drill) -> Result<String, CliErro
             Some(restore) => format!("waiting for restore {}, which goes first", restore.id),
             None => "waiting for the server".into(),
         },
+        (State::Preparing, _) if drill.stage.to_file.is_some() => "looking at the cluster for drills".into(),
         (State::Preparing, _) => "starting a throw-away cluster".into(),
-        (_, Some(restore)) if restore.state == RestoreState::Finished => "removing the throw-away cluster".into(),
+        (_, Some(restore)) if restore.state == RestoreState::Finished => "removing what was restored".into(),
         (_, Some(restore)) => progress(&restore, restore.written(), TELL_EVERY),
         (_, None) => "asking for the restore".into(),
     })
@@ -189,6 +196,7 @@ pub fn document(drill: &Drill) -> Value {
         "documents": drill.written.documents,
         "bytes": drill.written.bytes,
         "failure": drill.failure,
+        "left": drill.left,
     })
 }
 
@@ -199,7 +207,7 @@ fn shown(drill: &Drill) -> String {
     let Split { preparing, checking, loading, verifying, opening } = drill.split;
     let rto = drill.recovery().map(|all| {
         format!(
-            "{}: starting servers {}, looking and folding {}, writing {}, comparing {}, telling the config servers {}",
+            "{}: making ready {}, looking and folding {}, writing {}, comparing {}, telling the config servers {}",
             seconds(all),
             seconds(preparing),
             seconds(checking),
@@ -227,6 +235,7 @@ fn shown(drill: &Drill) -> String {
         vec!["written".into(), format!("{} documents, {}", drill.written.documents, size(drill.written.bytes))],
     ];
     rows.extend(drill.failure.iter().map(|failure| vec!["failure".into(), failure.clone()]));
+    rows.extend(drill.left.iter().map(|left| vec!["left".into(), left.clone()]));
     table(&["", ""], &rows).trim_start().to_owned()
 }
 
@@ -261,6 +270,7 @@ fn schedule_document(schedule: Option<&Schedule>, drills: &[Drill]) -> Value {
             "since": schedule.since,
             "mongod": schedule.stage.mongod,
             "folder": schedule.stage.folder,
+            "toFile": schedule.stage.to_file,
             "next": schedule.next_due(&ended(drills), now()),
         }),
     }

@@ -186,6 +186,141 @@ async fn the_newest_checkpoint_is_restored_into_a_cluster_of_which_nothing_is_le
     assert!(ran.status.success() && ran.out.contains("last drill that passed"), "{}{}", ran.out, ran.err);
 }
 
+/// A cluster that is given for drills, and the file that names it.
+struct Given {
+    lab: Lab,
+    file: PathBuf,
+}
+
+impl Given {
+    /// Its user may do what a restore needs.
+    async fn new(world: &World) -> Given {
+        let lab = Lab::builder().auth(true).named("new").start().await.unwrap();
+        let file = world.server.folder().join("drills.uri");
+        fs::write(&file, lab.restore_uri()).unwrap();
+        Given { lab, file }
+    }
+
+    fn to(&self) -> [&str; 2] {
+        ["--to-file", self.file.to_str().unwrap()]
+    }
+
+    /// Gives the user the role that a drill has asked for, in its own words, and no other.
+    async fn allow(&self, told: &str) {
+        let (_, role) = told.split_once("runCommand(").unwrap();
+        let (role, _) = role.split_once("]})").unwrap();
+        let mut role = format!("{role}]}}");
+        for word in ["createRole", "roles", "privileges", "resource", "cluster", "db", "collection", "actions"] {
+            role = role.replace(&format!("{word}: "), &format!("\"{word}\": "));
+        }
+        let create: bson::Document = serde_json::from_str(&role).unwrap_or_else(|e| panic!("{e}: {role}"));
+        let role = create.get_str("createRole").unwrap().to_owned();
+        for part in self.lab.parts() {
+            part.run("admin", create.clone()).await.unwrap();
+            part.run("admin", doc! {"updateUser": "restorer", "roles": [&role]}).await.unwrap();
+        }
+    }
+
+    async fn assert_empty(&self) {
+        for part in self.lab.parts() {
+            let databases = part.run("admin", doc! {"listDatabases": 1, "nameOnly": true}).await.unwrap();
+            let databases = databases.get_array("databases").unwrap().iter();
+            let names = databases.map(|one| one.as_document().unwrap().get_str("name").unwrap().to_owned());
+            let others: Vec<_> = names.filter(|name| !["admin", "config", "local"].contains(&name.as_str())).collect();
+            assert!(others.is_empty(), "{others:?} on {}", part.name());
+            let tables = ["databases", "collections", "chunks", "tags", "cache.databases", "cache.collections"];
+            for table in tables.into_iter().chain(["stillpoint.restore"]) {
+                let own = doc! {"_id": {"$not": {"$regex": "^config"}}, "uuid": {"$nin": self.own().await}};
+                let rows = part.client().database("config").collection::<bson::Document>(table);
+                assert_eq!(rows.count_documents(own).await.unwrap(), 0, "config.{table} on {}", part.name());
+            }
+        }
+    }
+
+    /// The ids of the collections that the cluster has for itself.
+    async fn own(&self) -> Vec<bson::Bson> {
+        let collections = self.lab.config().client().database("config").collection::<bson::Document>("collections");
+        collections.distinct("uuid", doc! {"_id": {"$regex": "^config"}}).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_given_is_filled_and_emptied_by_each() {
+    let mut world = World::new().await;
+    let given = Given::new(&world).await;
+
+    // What its user may not do is said, with what allows it, before anything is written.
+    let run = [&["drill", "run"], &OF[..], &given.to()].concat();
+    let ran = world.server.run(&run, &[]).await;
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.out);
+    assert!(ran.err.contains("may not drop databases") && ran.err.contains("stillpointDrill"), "{}", ran.err);
+    given.allow(&ran.err).await;
+
+    // Nothing that was there before goes.
+    let theirs = given.lab.shard(0).client().database("theirs").collection::<bson::Document>("kept");
+    theirs.insert_one(doc! {"_id": 1}).await.unwrap();
+    let ran = world.server.run(&run, &[]).await;
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.out);
+    assert!(ran.err.contains("theirs.kept") && ran.err.contains("mend it there"), "{}", ran.err);
+    let config = given.lab.config().client().database("config");
+    let marks = config.collection::<bson::Document>("stillpoint.restore");
+    marks.insert_one(doc! {"_id": "restore", "restore": "6b09d60000000000000000ff"}).await.unwrap();
+    let ran = world.server.run(&run, &[]).await;
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.out);
+    assert!(ran.err.contains("a part of another restore"), "{}", ran.err);
+    assert_eq!(theirs.count_documents(doc! {}).await.unwrap(), 1);
+    marks.drop().await.unwrap();
+    given.lab.shard(0).run("theirs", doc! {"dropDatabase": 1}).await.unwrap();
+
+    // The second finds it as the first did.
+    for _ in 0..2 {
+        let ran = world.server.run(&run, &[]).await;
+        assert!(ran.status.success() && ran.out.contains("PASSED"), "{}{}\n{}", ran.out, ran.err, world.server.log());
+        given.assert_empty().await;
+    }
+    let drill = world.list().await[0].clone();
+    assert!(drill["documents"].as_u64().unwrap() >= 3_900 && drill["left"].is_null(), "{drill}");
+
+    // Killed once all is there, and while it is written: the next server empties it.
+    for at in ["restore-opened", "restore-noted"] {
+        world.server.stop().await;
+        world.server.serve(Some(at)).await;
+        let ran = world.server.run(&[&run[..], &["--no-wait", "--json"]].concat(), &[]).await;
+        let id = serde_json::from_str::<Value>(&ran.out).unwrap()["id"].as_str().unwrap().to_owned();
+        world.server.crashed().await;
+        assert_eq!(marks.count_documents(doc! {}).await.unwrap(), 1, "{at}");
+        world.server.serve(None).await;
+        let drill = world.until(&id, &["PASSED", "FAILED", "INTERRUPTED"]).await;
+        assert_eq!((&drill["state"], &drill["left"]), (&"INTERRUPTED".into(), &Value::Null), "{drill}");
+        given.assert_empty().await;
+    }
+
+    // One that cannot be emptied is told of until the next drill has done it.
+    let revoke = doc! {"revokePrivilegesFromRole": "stillpointDrill", "privileges": [
+    {"resource": {"db": "", "collection": ""}, "actions": ["dropDatabase"]}]};
+    let ran = world.server.run(&[&run[..], &["--no-wait", "--json"]].concat(), &[]).await;
+    let id = serde_json::from_str::<Value>(&ran.out).unwrap()["id"].as_str().unwrap().to_owned();
+    world.until(&id, &["RESTORING"]).await;
+    for shard in given.lab.shards() {
+        shard.run("admin", revoke.clone()).await.unwrap();
+    }
+    let drill = world.until(&id, &["PASSED", "FAILED", "INTERRUPTED"]).await;
+    let left = drill["left"].as_str().unwrap_or_default();
+    assert!(drill["state"] == "PASSED" && left.contains("could not be emptied"), "{drill}\n{}", world.server.log());
+    assert!(world.attention().await.contains("has left its cluster full"));
+    for shard in given.lab.shards() {
+        let mut grant = revoke.clone();
+        grant.remove("revokePrivilegesFromRole");
+        let mut command = doc! {"grantPrivilegesToRole": "stillpointDrill"};
+        command.extend(grant);
+        shard.run("admin", command).await.unwrap();
+    }
+    let ran = world.server.run(&run, &[]).await;
+    assert!(ran.status.success(), "{}{}", ran.out, ran.err);
+    given.assert_empty().await;
+    assert!(!world.attention().await.contains("drill"));
+}
+
 #[tokio::test]
 async fn a_drill_that_fails_says_why_and_what_to_do_and_leaves_nothing() {
     let lab = lab_of(Lab::builder()).await;
