@@ -191,6 +191,8 @@ pub struct Snapshots {
     pub note_mib: u64,
     /// Of memory for sorting what the oplogs say, for each of those; the rest goes to temporary files.
     pub memory_mib: usize,
+    /// How much the data is compressed: zstd's level.
+    pub compression_level: i32,
     /// For temporary files; the system's own folder if it is not given.
     pub temp_folder: Option<PathBuf>,
 }
@@ -204,6 +206,7 @@ impl Default for Snapshots {
             parts_at_once: engine.parts_at_once,
             note_mib: engine.haul >> 20,
             memory_mib: engine.room.memory >> 20,
+            compression_level: engine.level,
             temp_folder: None,
         }
     }
@@ -486,12 +489,17 @@ impl Config {
 
     /// How long things are kept.
     pub fn snapshots(&self) -> Result<stillpoint_engine::Snapshots, CliError> {
-        let Snapshots { scheduled, verify, parts_at_once, note_mib, memory_mib, temp_folder } = &self.snapshots;
+        let Snapshots { scheduled, verify, parts_at_once, note_mib, memory_mib, compression_level, temp_folder } =
+            &self.snapshots;
         let fits = |mib: u64, least: u64| (least..=1 << 20).contains(&mib);
         if *parts_at_once == 0 || !fits(*note_mib, 1) || !fits(*memory_mib as u64, 4) {
             let why = "snapshots.parts_at_once must be at least 1, snapshots.note_mib from 1 and snapshots.memory_mib from 4 \
                        to 1048576";
             return Err(CliError::Config(why.into()));
+        }
+        // Each further one takes much more memory to write and to read.
+        if !(1..=19).contains(compression_level) {
+            return Err(CliError::Config("snapshots.compression_level must be from 1 to 19".into()));
         }
         let folder = temp_folder.as_ref().map_or_else(std::env::temp_dir, |folder| self.path(folder));
         let room = Room::new(memory_mib << 20, folder);
@@ -500,6 +508,7 @@ impl Config {
             verify: *verify,
             parts_at_once: *parts_at_once,
             haul: note_mib << 20,
+            level: *compression_level,
             room,
         })
     }
@@ -611,6 +620,17 @@ mod tests {
         ] {
             let error = load_text(text, &[]).unwrap_err();
             assert!(error.contains(what) && !error.contains("secret"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn how_much_is_compressed_is_a_setting_within_limits() {
+        let level = |text: &str| load_text(text, &[]).unwrap().snapshots().map(|snapshots| snapshots.level);
+        assert_eq!(level("").unwrap(), 3);
+        assert_eq!(level("[snapshots]\ncompression_level = 7\n").unwrap(), 7);
+        for not in ["0", "20", "-1"] {
+            let refused = level(&format!("[snapshots]\ncompression_level = {not}\n"));
+            assert!(refused.unwrap_err().to_string().contains("from 1 to 19"), "{not}");
         }
     }
 

@@ -52,6 +52,7 @@ use stillpoint_core::schedule::next_snapshot_due;
 use stillpoint_core::snapshot::{Data, Part, Snapshot, State};
 use stillpoint_core::{ClusterId, ClusterTime, SnapshotId};
 use stillpoint_mongo::PartLink;
+use stillpoint_snapshot::writer::DEFAULT_LEVEL;
 use stillpoint_snapshot::{Manifest, manifest};
 use stillpoint_vault::Vault;
 use tokio::runtime::Handle;
@@ -94,13 +95,15 @@ pub struct Snapshots {
     pub parts_at_once: usize,
     /// Bytes of documents that are read until it is noted: what a crash may cost.
     pub haul: u64,
+    /// How much what is stored is compressed: zstd's level.
+    pub level: i32,
     pub room: Room,
 }
 
 impl Default for Snapshots {
     fn default() -> Snapshots {
         let room = Room::new(64 << 20, std::env::temp_dir());
-        Snapshots { scheduled: true, verify: false, parts_at_once: 2, haul: 256 << 20, room }
+        Snapshots { scheduled: true, verify: false, parts_at_once: 2, haul: 256 << 20, level: DEFAULT_LEVEL, room }
     }
 }
 
@@ -415,7 +418,8 @@ impl Task {
             StoredOplog::new(catalog.clone(), Arc::new(vault.clone()), self.setup.clock.clone(), cluster, part.clone());
         let handle = Handle::current();
         let packs = Packs::new(handle.clone(), vault.clone(), cluster, part)?;
-        let packer = Packer::new(handle.clone(), catalog.clone(), vault.clone(), cluster, part)?;
+        let level = self.setup.snapshots.level;
+        let packer = Packer::new(handle.clone(), catalog.clone(), vault.clone(), cluster, part, level)?;
         let stop = self.stop.clone();
         let source = Source { handle, part: part.clone(), packs, base: from, oplog, room, claim, stop };
         let made = blocking(move || {

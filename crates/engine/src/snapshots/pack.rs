@@ -9,7 +9,7 @@ use stillpoint_catalog::Catalog;
 use stillpoint_core::ClusterId;
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::stream::BlobId;
-use stillpoint_snapshot::writer::{DEFAULT_LEVEL, DEFAULT_PACK};
+use stillpoint_snapshot::writer::DEFAULT_PACK;
 use stillpoint_snapshot::{Chunk, Next, Node, Reference, Root, Sealed, TreeBuilder, Unplaced, Writer, pack};
 use stillpoint_vault::{Stored, Vault};
 use tokio::runtime::Handle;
@@ -50,19 +50,21 @@ pub struct Packed {
 }
 
 impl Packer {
+    /// `level` is zstd's.
     pub fn new(
         handle: Handle,
         catalog: Arc<dyn Catalog>,
         vault: Vault,
         cluster: ClusterId,
         part: &PartId,
+        level: i32,
     ) -> Result<Packer, SnapshotError> {
         Ok(Packer {
             handle,
             catalog,
             vault,
             place: pack::place(cluster, part),
-            writer: Writer::new(DEFAULT_LEVEL, DEFAULT_PACK)?,
+            writer: Writer::new(level, DEFAULT_PACK)?,
             under_way: VecDeque::new(),
             stored: 0,
             packs: BTreeSet::new(),

@@ -241,7 +241,14 @@ impl PartReader {
             reader: self,
             handle,
             listed,
-            packer: Packer::new(handle.clone(), self.setup.catalog.clone(), self.vault.clone(), cluster, part)?,
+            packer: Packer::new(
+                handle.clone(),
+                self.setup.catalog.clone(),
+                self.vault.clone(),
+                cluster,
+                part,
+                self.setup.snapshots.level,
+            )?,
             begun: Instant::now(),
             bytes: 0,
             read: Vec::new(),
@@ -291,8 +298,9 @@ impl PartReader {
         let latest = settled.chain(gone.values().copied()).max().unwrap_or(at).max(at);
         let stream = stream_from(&**catalog, cluster, part, at).await?;
         let (handle, vault, id, records) = (Handle::current(), self.vault.clone(), part.clone(), catalog.clone());
+        let level = self.setup.snapshots.level;
         let (told, packed, names) = blocking(move || {
-            let mut packer = Packer::new(handle.clone(), records, vault.clone(), cluster, &id)?;
+            let mut packer = Packer::new(handle.clone(), records, vault.clone(), cluster, &id, level)?;
             let mut packs = Packs::new(handle, vault, cluster, &id)?;
             let mut told = Vec::new();
             // In the order of the UUIDs, a collection's pieces in theirs.
