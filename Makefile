@@ -29,6 +29,7 @@ soak: ## the protocol's model, capture's simulation, the fold's oracle, restores
 	CASES=$(or $(WORKLOADS),2000) $(CARGO) test --locked -p stillpoint-fold --test oracle -- --nocapture
 	SECONDS=$(or $(SECONDS),600) $(CARGO) test --locked -p stillpoint --test soak -- --nocapture
 	RESTORES=$(or $(RESTORES),20) $(CARGO) test --locked -p stillpoint --test cluster restore::at_any_time -- --nocapture
+	RESTORES=$(or $(RESTORES),100) $(CARGO) test --locked -p stillpoint --test cluster generated:: -- --nocapture
 	for round in $$(seq $(or $(ROUNDS),20)); do \
 	  echo "round $$round"; $(CARGO) test --locked -p stillpoint --test cluster; \
 	done

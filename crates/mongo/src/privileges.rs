@@ -78,7 +78,7 @@ needs! {
     INSERT_DATA: Every, "insert documents", "insert", "every collection", Some(("", ""));
     BYPASS_VALIDATION: Every, "insert documents whatever a validator says", "bypassDocumentValidation", "every collection", Some(("", ""));
     BUILD_INDEXES: Every, "build indexes", "createIndex", "every collection", Some(("", ""));
-    MODIFY_COLLECTIONS: Every, "set when documents expire", "collMod", "every collection", Some(("", ""));
+    MODIFY_COLLECTIONS: Every, "set when documents go", "collMod", "every collection", Some(("", ""));
     MARK_TARGET: Every, "mark the target as unfinished", "insert", "the database config", Some(("config", "stillpoint.restore"));
     UNMARK_TARGET: Every, "take the mark away", "dropCollection", "the database config", Some(("config", "stillpoint.restore"));
     CONTROL_ROUTING: Every, "make servers know of collections", "internal", "the cluster", None;

@@ -10,7 +10,7 @@ use stillpoint_mongo::PartLink;
 use stillpoint_mongo::snapshot::When;
 
 use super::RestoreError;
-use super::load::{Trying, Written, lasting};
+use super::load::{Trying, Written};
 use super::naming::Naming;
 use crate::snapshots::read::listed;
 use crate::snapshots::verify::{difference, documents};
@@ -18,7 +18,7 @@ use crate::snapshots::verify::{difference, documents};
 /// When it is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Before the last step: what lets documents expire is not there yet.
+    /// Before the last step: what lets documents go is not there yet.
     Loaded,
     Finished,
 }
@@ -48,7 +48,7 @@ pub async fn compare(
             continue;
         };
         let expected = match stage {
-            Stage::Loaded => lasting(&written.collection),
+            Stage::Loaded => written.lasting(),
             Stage::Finished => written.collection.clone(),
         };
         if expected != collection {
@@ -74,7 +74,7 @@ pub async fn compare(
     Ok(result)
 }
 
-/// What the collections became in the last step, with what lets documents expire.
+/// What the collections became in the last step, with what lets documents go.
 pub async fn compare_definitions(
     link: &PartLink,
     written: &BTreeMap<Uuid, Written>,

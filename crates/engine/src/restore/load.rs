@@ -34,6 +34,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::RestoreError;
+use super::capped::{Limits, Passed};
 use super::naming::VIEWS;
 use super::selection::Selection;
 use crate::snapshots::SnapshotError;
@@ -58,6 +59,21 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub struct Written {
     pub collection: Collection,
     pub documents: Digest,
+}
+
+impl Written {
+    /// The limits of a capped collection that its documents pass.
+    pub fn passed(&self) -> Passed {
+        Limits::of(&self.collection).passed(&self.documents)
+    }
+
+    /// The collection as it is before its last step: without what lets documents go.
+    pub fn lasting(&self) -> Collection {
+        let mut collection = self.passed().lifted(self.collection.clone());
+        collection.options.remove("expireAfterSeconds");
+        collection.indexes.retain(|_, spec| !expires(spec));
+        collection
+    }
 }
 
 /// How far a part is.
@@ -188,6 +204,9 @@ struct Open {
     written: Written,
     /// Of `system.views`: each is written by itself.
     views: bool,
+    limits: Limits,
+    /// Those that are lifted.
+    lifted: Passed,
     /// Up to here all is written.
     after: Option<Vec<u8>>,
     batch: RawArrayBuf,
@@ -199,6 +218,8 @@ struct Open {
 
 enum Step {
     Batch(Batch),
+    /// What comes passes these limits.
+    Lift(Passed),
     View(RawDocumentBuf),
     /// A document that an insert would change.
     Exactly(RawDocumentBuf),
@@ -327,6 +348,8 @@ impl Sink for Loader {
         self.open = Some(Open {
             uuid,
             views: parts_of(&collection.ns).1 == VIEWS,
+            limits: Limits::of(&collection),
+            lifted: Passed::default(),
             written: Written { collection, documents: Digest::EMPTY },
             after: self.setting.noted.get(&uuid).and_then(Note::key),
             batch: RawArrayBuf::new(),
@@ -348,6 +371,11 @@ impl Sink for Loader {
         match self.setting.compared {
             true => open.written.documents.add(document.as_bytes()),
             false => open.written.documents.count(document.as_bytes()),
+        }
+        let passed = open.limits.passed(&open.written.documents);
+        if passed != open.lifted {
+            open.lifted = passed;
+            open.sender.send(Step::Lift(passed)).map_err(|_| SnapshotError::Stopped)?;
         }
         if open.views {
             return open.sender.send(Step::View(document.into_owned())).map_err(|_| SnapshotError::Stopped);
@@ -410,6 +438,11 @@ impl Filling {
                     // The pouring was given up.
                     None => return Err(RestoreError::Stopped),
                     Some(Step::End(digest)) => ended = Some(digest),
+                    Some(Step::Lift(passed)) => {
+                        let lifted = passed.lifted(self.collection.clone());
+                        let fields = passed.fields(&lifted);
+                        self.trying.again(|| self.target.link.modify(db, name, &fields)).await?;
+                    }
                     // Both before any batch after them is sent: so no note of one tells of these too early.
                     Some(Step::View(view)) => {
                         self.trying.again(|| self.target.link.insert_view(db, self.uuid.0, &view)).await?;
@@ -619,12 +652,4 @@ fn document(fields: &Fields) -> Result<RawDocumentBuf, RestoreError> {
         document.append(name.map_err(|e| RestoreError::Refused(format!("an option or an index: {e}")))?, value.clone());
     }
     Ok(document)
-}
-
-/// As a collection is before its last step: without what lets documents expire.
-pub fn lasting(collection: &Collection) -> Collection {
-    let mut collection = collection.clone();
-    collection.options.remove("expireAfterSeconds");
-    collection.indexes.retain(|_, spec| !expires(spec));
-    collection
 }

@@ -11,11 +11,13 @@
 //! - [`selection`]: what of a part's data goes into the target
 //! - [`routing`]: what config servers know of collections
 //! - [`load`]: documents and indexes, into the target
+//! - [`capped`]: collections that hold more than they may
 //! - [`compare`]: whether they are there
 //! - [`open`]: the last step, which shows them
 //! - [`download`]: files instead of a target
 //! - [`expect`]: what would have been written, to compare a target with
 
+mod capped;
 mod compare;
 pub(crate) mod download;
 mod error;

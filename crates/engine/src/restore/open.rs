@@ -1,4 +1,4 @@
-//! The last step: what lets documents expire, users and roles, and what the target's config servers get to know.
+//! The last step: what lets documents go, users and roles, and what the target's config servers get to know.
 //!
 //! Until here no router shows anything of what was written. Each of these can be done again.
 
@@ -32,8 +32,8 @@ impl Opening<'_> {
     pub async fn open(&self, doing: impl Fn(&str)) -> Result<(), RestoreError> {
         for target in self.plan.targets() {
             if let Some(written) = self.written.get(&target.id) {
-                doing("setting when documents expire");
-                self.let_expire(target, written).await?;
+                doing("setting when documents go");
+                self.let_go(target, written).await?;
             }
         }
         if self.options.users {
@@ -47,15 +47,18 @@ impl Opening<'_> {
         Ok(())
     }
 
-    async fn let_expire(&self, target: &PartLink, written: &BTreeMap<Uuid, Written>) -> Result<(), RestoreError> {
-        for Written { collection, .. } in written.values() {
+    async fn let_go(&self, target: &PartLink, written: &BTreeMap<Uuid, Written>) -> Result<(), RestoreError> {
+        for written in written.values() {
+            let collection = &written.collection;
             let (db, name) = parts_of(&collection.ns);
             let specs = specs(collection, expires)?;
             if !specs.is_empty() {
                 self.trying.again(|| target.build_indexes(db, name, &specs)).await?;
             }
-            if let Some(seconds) = collection.options.get("expireAfterSeconds") {
-                self.trying.again(|| target.set_expiry(db, name, seconds)).await?;
+            let mut last = written.passed().fields(collection);
+            last.extend(collection.options.get("expireAfterSeconds").map(|seconds| ("expireAfterSeconds", seconds)));
+            if !last.is_empty() {
+                self.trying.again(|| target.modify(db, name, &last)).await?;
             }
         }
         match compare_definitions(target, written).await? {

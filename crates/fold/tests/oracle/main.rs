@@ -4,23 +4,20 @@
 //! `CASES=n` runs so many workloads, `SEED=n` that one.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use bson::doc;
 use rand::Rng;
 use secrecy::SecretString;
-use stillpoint_core::ClusterTime;
-use stillpoint_lab::wait::until;
-use stillpoint_lab::wire::{code, operation_time};
 use stillpoint_lab::{Lab, ReplicaSet};
 use stillpoint_mongo::{ClusterLink, PartLink};
 
+mod live;
 mod mutations;
 mod part;
 mod workload;
 
-use part::{Difference, Snapshot, entries, live};
-use workload::{SHARDED, Workload};
+use live::{Difference, entries, live};
+use part::Snapshot;
+use workload::{Workload, lab};
 
 const CASES: u64 = 60;
 /// So many more, if something was not done in these.
@@ -28,10 +25,6 @@ const MORE: u64 = 60;
 /// So many are done on one cluster, which keeps something of each: thousands of them take no more of memory and
 /// of the disk than these.
 const ON_ONE: u64 = 100;
-
-/// Of a note: a server does not wait for its lock for longer than a millisecond.
-const LOCK_FAILED: i32 = 107;
-const LIMIT: Duration = Duration::from_secs(30);
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
@@ -44,41 +37,13 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Cluster {
-        let lab = Lab::builder()
-            .test_commands(true)
-            .parameter("maxNumberOfTransactionOperationsInSingleOplogEntry=2")
-            .start()
-            .await
-            .unwrap();
-        let (db, _) = SHARDED.split_once('.').unwrap();
-        lab.create_database(db, 0).await.unwrap();
-        lab.shard_collection(SHARDED, &[25_000.into(), 50_000.into()], &[0, 0, 1]).await.unwrap();
+        let lab = lab().await;
         let links = ClusterLink::connect(&SecretString::from(lab.uri())).await.unwrap().parts().await.unwrap();
         Cluster { lab, links }
     }
 
     fn set(&self, at: usize) -> &ReplicaSet {
         if at < self.lab.shards().len() { self.lab.shard(at) } else { self.lab.config() }
-    }
-
-    /// One time for all parts, which each of them has come to, as a checkpoint's tokens make one.
-    async fn cut(&self) -> ClusterTime {
-        let topology = self.lab.topology();
-        let gossip = topology.gossip().await.unwrap();
-        let mut lowest = ClusterTime::MAX;
-        for part in topology.parts() {
-            let write = || async {
-                let mut connection = part.connect_primary().await.unwrap().gossiping(gossip.clone());
-                let note = doc! {"appendOplogNote": 1, "data": {"cut": 1}, "writeConcern": {"w": "majority"}};
-                match connection.run("admin", note).await {
-                    Err(e) if code(&e) == Some(LOCK_FAILED) => None,
-                    written => Some(operation_time(&written.unwrap()).unwrap()),
-                }
-            };
-            let time = until(LIMIT, write).await.unwrap_or_else(|| panic!("{} writes no note", part.name));
-            lowest = lowest.min(ClusterTime::new(time.time, time.increment));
-        }
-        lowest
     }
 
     /// Takes a snapshot of every part while a workload goes on, then compares at several times.
@@ -107,8 +72,8 @@ impl Cluster {
             for _ in 0..12 {
                 workload.step().await;
             }
-            let cut = self.cut().await;
-            let later = self.cut().await;
+            let cut = live::cut(&self.lab).await;
+            let later = live::cut(&self.lab).await;
             workload.settle_as_of(later).await;
             for (at, (snapshot, link)) in snapshots.iter().zip(&self.links).enumerate() {
                 assert!(cut >= snapshot.until, "seed {seed}: {cut} is before the snapshot's end");

@@ -29,7 +29,8 @@ pub struct Workload<'a> {
     rng: StdRng,
     /// The database of this workload's own collections, on every shard.
     db: String,
-    wanted: Vec<&'static str>,
+    /// Half of what it does is of these.
+    pub wanted: Vec<&'static str>,
     held: Vec<Prepared>,
     /// Names of indexes, users and the like are used once.
     next: u32,
@@ -112,8 +113,22 @@ const ELECTED: f64 = 0.04;
 /// A transaction is prepared and committed within about as long.
 const MOMENT: Duration = Duration::from_millis(15);
 
+/// What workloads are done on: two shards with a sharded collection, of which a chunk may move.
+pub async fn lab() -> Lab {
+    let lab = Lab::builder()
+        .test_commands(true)
+        // So that transactions are chains of entries.
+        .parameter("maxNumberOfTransactionOperationsInSingleOplogEntry=2")
+        .start()
+        .await
+        .unwrap();
+    let (db, _) = SHARDED.split_once('.').unwrap();
+    lab.create_database(db, 0).await.unwrap();
+    lab.shard_collection(SHARDED, &[25_000.into(), 50_000.into()], &[0, 0, 1]).await.unwrap();
+    lab
+}
+
 impl<'a> Workload<'a> {
-    /// Half of what it does is what is `wanted`.
     pub fn new(lab: &'a Lab, seed: u64, wanted: Vec<&'static str>) -> Self {
         Workload {
             lab,

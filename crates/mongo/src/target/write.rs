@@ -5,7 +5,7 @@
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use bson::raw::{RawArrayBuf, RawDocument, RawDocumentBuf, cstr};
+use bson::raw::{CString, RawArrayBuf, RawDocument, RawDocumentBuf, cstr};
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, Document, doc, rawdoc};
 use tokio::time::timeout;
@@ -113,10 +113,13 @@ impl PartLink {
         self.write(db, &BUILD_INDEXES, command, INDEX_LIMIT).await.map(drop)
     }
 
-    /// Sets after how many seconds a clustered collection's documents go.
-    pub async fn set_expiry(&self, db: &str, collection: &str, seconds: &bson::RawBson) -> Result<()> {
+    /// Sets options of a collection, by the names that `collMod` has for them.
+    pub async fn modify(&self, db: &str, collection: &str, options: &[(&str, &bson::RawBson)]) -> Result<()> {
         let mut command = rawdoc! {"collMod": collection};
-        command.append(cstr!("expireAfterSeconds"), seconds);
+        for (name, value) in options {
+            let name = CString::try_from(*name).map_err(|e| self.not_understood(&MODIFY_COLLECTIONS, e.to_string()))?;
+            command.append(name, (*value).clone());
+        }
         command.append(cstr!("writeConcern"), majority());
         self.write(db, &MODIFY_COLLECTIONS, command, WRITE_LIMIT).await.map(drop)
     }

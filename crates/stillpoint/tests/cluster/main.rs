@@ -11,6 +11,7 @@ mod diff;
 mod downloads;
 mod drill;
 mod elections;
+mod generated;
 mod late_stop;
 mod loads;
 mod lost_catalog;

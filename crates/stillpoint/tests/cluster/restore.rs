@@ -19,7 +19,8 @@ use crate::snapshots::{ask, complete, furnish};
 use crate::support::{NS, Ran, SOON, Server, lab_of};
 
 const LIMIT: Duration = Duration::from_secs(180);
-const OF: [&str; 4] = ["--project", "tests", "--cluster", "Cluster0"];
+pub const OF: [&str; 4] = ["--project", "tests", "--cluster", "Cluster0"];
+const SESSIONS: &str = "config.system.sessions";
 
 pub fn timestamp(time: ClusterTime) -> Timestamp {
     Timestamp { time: time.seconds, increment: time.increment }
@@ -106,14 +107,19 @@ fn sorted(document: &Document) -> Document {
     fields.into_iter().map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Rows of the config servers' collections, with the names of shards as the target has them.
-async fn routing(lab: &Lab, at: ReadAt, gossip: &Gossip, names: &[(&str, &str)]) -> BTreeMap<String, Vec<String>> {
+/// Rows of the config servers' collections, with the names of shards as the target has them. The sessions of clients
+/// are each cluster's own.
+pub async fn routing(lab: &Lab, at: ReadAt, gossip: &Gossip, names: &[(&str, &str)]) -> BTreeMap<String, Vec<String>> {
     let mut all = BTreeMap::new();
+    let rows = async |table: &str, filter| {
+        find(lab.config().endpoint(), gossip, &format!("config.{table}"), at, filter).await.unwrap()
+    };
+    let mut filter = doc! {"_id": {"$ne": SESSIONS}};
+    if let Some(sessions) = rows("collections", doc! {"_id": SESSIONS}).await.pop() {
+        filter.insert("uuid", doc! {"$ne": sessions.get("uuid").unwrap()});
+    }
     for table in ["databases", "collections", "chunks", "tags"] {
-        let filter = doc! {"_id": {"$ne": "config.system.sessions"}};
-        let rows = find(lab.config().endpoint(), gossip, &format!("config.{table}"), at, filter).await.unwrap();
-        let sessions = Routing::load(&lab.topology(), "config.system.sessions").await.is_ok();
-        assert!(!sessions, "this test does not tell its chunks from others");
+        let rows = rows(table, filter.clone()).await;
         let rows = rows.iter().map(|row| {
             let mut text = row.to_string();
             for (from, to) in names {
@@ -468,7 +474,8 @@ async fn a_target_or_a_vault_that_fails_breaks_a_restore_by_name() {
 }
 
 /// Documents that are long past their time, of an index and of a time-series; a collection that is sharded by a
-/// hash, whose documents both shards have, each the other's as orphans; zones; users and roles.
+/// hash, whose documents both shards have, each the other's as orphans; capped collections with more than they may
+/// hold; zones; users and roles.
 async fn what_is_special(lab: &Lab) {
     lab.create_database("store", 0).await.unwrap();
     let config = lab.config().endpoint();
@@ -495,6 +502,15 @@ async fn what_is_special(lab: &Lab) {
     let zero = doc! {"$set": {"at": Timestamp { time: 0, increment: 0 }}};
     run(doc! {"insert": "zero", "documents": [{"_id": 0}, {"_id": 1, "at": 1, "n": 1}, {"_id": 2}]}).await;
     run(doc! {"update": "zero", "updates": [{"q": {"_id": 1}, "u": zero}]}).await;
+    // The next insert would let what is too much go.
+    for (name, limit) in [("fewer", doc! {"cappedMax": 3}), ("less", doc! {"cappedSize": 1024})] {
+        let documents: Vec<_> = (0..12).map(|n| doc! {"_id": n, "text": "x".repeat(200)}).collect();
+        run(doc! {"create": name, "capped": true, "size": 65536, "max": 100}).await;
+        run(doc! {"insert": name, "documents": documents}).await;
+        let mut lower = doc! {"collMod": name};
+        lower.extend(limit);
+        run(lower).await;
+    }
     let unique = doc! {"key": {"n": -1}, "name": "n", "unique": true, "sparse": true};
     run(doc! {"createIndexes": "old", "indexes": [unique]}).await;
 
@@ -543,6 +559,9 @@ async fn what_expires_is_sharded_by_a_hash_or_is_in_a_zone_is_restored_as_it_was
             let zero = &source["store.zero"].1;
             assert_eq!(zero[1].get_timestamp("at").unwrap().time, 0);
             assert_eq!(there["store.zero"].1, *zero);
+            for ns in ["store.fewer", "store.less"] {
+                assert_eq!((&there[ns].1, there[ns].1.len()), (&source[ns].1, 12), "{ns}");
+            }
         }
         assert_eq!((source["store.hashed"].1.len(), there["store.hashed"].1.len() < 1000), (1000, true));
         ids.extend(there["store.hashed"].1.iter().map(|document| document.get_i32("_id").unwrap()));
