@@ -6,10 +6,10 @@
 
 use std::fmt;
 
-use crate::ClusterTime;
 use crate::checkpoint::{Checkpoint, PartId, State};
 use crate::snapshot::{Data, Snapshot};
 use crate::stream::{Gap, Segment, Stream};
+use crate::{ClusterTime, SnapshotId};
 
 /// What is stored of a cluster.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,6 +32,8 @@ pub enum Obstacle {
     Unresolved { part: PartId, prepared: ClusterTime },
     /// No snapshot has the part as of then or before.
     NoSnapshot(PartId),
+    /// This one has, and something of it is missing or damaged.
+    Damaged { part: PartId, snapshot: SnapshotId },
 }
 
 impl Obstacle {
@@ -43,6 +45,7 @@ impl Obstacle {
             Obstacle::Gap(gap) => gap.cause.name(),
             Obstacle::Unresolved { .. } => "TRANSACTION_UNRESOLVED",
             Obstacle::NoSnapshot(_) => "NO_SNAPSHOT",
+            Obstacle::Damaged { .. } => "SNAPSHOT_DAMAGED",
         }
     }
 }
@@ -64,6 +67,12 @@ impl fmt::Display for Obstacle {
                 write!(f, "{part}: a transaction that was prepared at {prepared} is not known to have ended.")
             }
             Obstacle::NoSnapshot(part) => write!(f, "{part}: no snapshot has it as of then or before."),
+            Obstacle::Damaged { part, snapshot } => {
+                write!(
+                    f,
+                    "{part}: of the snapshot {snapshot}, which it would go on from, something is missing or damaged."
+                )
+            }
         }
     }
 }
@@ -125,7 +134,14 @@ impl<'a> Stored<'a> {
             Some(data) => Ok(data),
             None => Err(match newest.and_then(|from| touching(from).next()) {
                 Some(gap) => vec![Obstacle::Gap(gap.clone())],
-                None => vec![Obstacle::NoSnapshot(part.clone())],
+                None => {
+                    let has_it = |snapshot: &&Snapshot| snapshot.unsound(part).is_some_and(|data| can_go_on(&data));
+                    let damaged = self.snapshots.iter().filter(has_it).max_by_key(|snapshot| snapshot.cut);
+                    vec![match damaged {
+                        Some(damaged) => Obstacle::Damaged { part: part.clone(), snapshot: damaged.id },
+                        None => Obstacle::NoSnapshot(part.clone()),
+                    }]
+                }
             }),
         }
     }
@@ -342,6 +358,17 @@ mod tests {
             (Err(vec![Obstacle::NoSnapshot(part.clone())]), Err(vec![Obstacle::NoSnapshot(part.clone())]))
         );
         assert_eq!(at(61), Ok(time(60)));
+        // The newest that has it is named, if that is damaged; one that is sound is gone on from all the same.
+        let damaged = snapshots.clone().map(|snapshot| Snapshot { damage: Some("a pack".into()), ..snapshot });
+        let stored = Stored { streams: &streams, gaps: &[], snapshots: &damaged };
+        let named = Obstacle::Damaged { part: part.clone(), snapshot: snapshots[1].id };
+        assert_eq!(stored.base(&part, time(40)), Err(vec![named.clone()]));
+        assert_eq!(named.code(), "SNAPSHOT_DAMAGED");
+        assert_eq!(stored.base(&part, time(19)), Err(vec![Obstacle::NoSnapshot(part.clone())]));
+        let one = [snapshots[0].clone(), damaged[1].clone()];
+        let streams = [Stream { kept_from: None, ..streams[0].clone() }];
+        let stored = Stored { streams: &streams, gaps: &[], snapshots: &one };
+        assert_eq!(stored.base(&part, time(50)).map(|data| data.at), Ok(time(20)));
         // Of another part nothing is known.
         let other = PartId::Shard("rs0".into());
         let stored = Stored { streams: &streams, gaps: &[], snapshots: &snapshots };

@@ -145,6 +145,12 @@ impl Snapshot {
         self.parts.iter().find(|one| one.id == *part)?.data.as_ref().filter(|_| self.is_sound())
     }
 
+    /// What it had of a part, if it is damaged.
+    pub fn unsound(&self, part: &PartId) -> Option<&Data> {
+        let is_damaged = self.is_complete() && self.damage.is_some();
+        self.parts.iter().find(|one| one.id == *part)?.data.as_ref().filter(|_| is_damaged)
+    }
+
     /// A rule that it breaks: a record that does is never written.
     pub fn broken_rule(&self) -> Option<&'static str> {
         let folded = |part: &Part| part.data.is_none_or(|data| Some(data.at) == self.cut);

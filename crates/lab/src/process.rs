@@ -1,7 +1,9 @@
 //! `mongod` processes of a lab, which can be killed, frozen and started again.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 
 use anyhow::{Context, Result, bail};
 use stillpoint_mongod::process::Owned;
@@ -41,6 +43,9 @@ impl Mongod {
     }
 
     async fn launch(&mut self) -> Result<(), ServerError> {
+        // What it writes beyond a limit then fails, as on a full disk, and does not end it: a child goes on to ignore
+        // what is ignored. SAFETY: there is no handler that could run.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         let address = self.address();
         let answers = || async {
             let mut connection = Connection::open(&address, None).await.ok()?;
@@ -85,6 +90,23 @@ impl Mongod {
         self.kill()?;
         let db = self.dir.join("db");
         fs::remove_dir_all(&db).and_then(|()| fs::create_dir(&db)).context("cannot empty the data folder")
+    }
+
+    /// From now on it can write no file beyond its first `bytes`, as if its disk were full. The limit ends with the
+    /// process.
+    pub fn limit_files(&self, bytes: u64) -> Result<()> {
+        let pid = self.pid().context("this mongod is not running")?;
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: the limit is read, and no former one is asked for; the id is that of our own, unreaped child.
+        match unsafe { libc::prlimit(pid as i32, libc::RLIMIT_FSIZE, &limit, std::ptr::null_mut()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()).context("cannot limit mongod's files"),
+        }
+    }
+
+    /// How it ended, if it has by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.ended()
     }
 
     /// SIGSTOP: connections stay open and nothing answers.

@@ -1,6 +1,7 @@
 //! One replica set: its members, its primary, and the faults that can be put on it.
 
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -255,6 +256,21 @@ impl ReplicaSet {
             process.restart().await?;
         }
         self.wait_for_all(ELECTION_LIMIT).await
+    }
+
+    /// As on a disk that is full: what a member writes beyond the first `bytes` of a file fails, until it is
+    /// started again.
+    pub async fn limit_files(&self, i: usize, bytes: u64) -> Result<()> {
+        self.member(i)?.process.lock().await.limit_files(bytes)
+    }
+
+    /// Waits until a member has ended by itself: how, and its log.
+    pub async fn until_ended(&self, i: usize, limit: Duration) -> Result<(ExitStatus, String)> {
+        let member = self.member(i)?;
+        let ended = until(limit, || async { member.process.lock().await.ended() }).await;
+        let status = ended.with_context(|| format!("member {i} of {} runs still", self.name()))?;
+        let log = std::fs::read(member.process.lock().await.log()).context("it has no log")?;
+        Ok((status, String::from_utf8_lossy(&log).into_owned()))
     }
 
     /// SIGSTOP: its connections stay open and nothing answers.

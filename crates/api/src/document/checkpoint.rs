@@ -169,7 +169,7 @@ struct FailureDocument {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Obstacle")]
 struct ObstacleDocument {
-    /// `NOT_CAPTURED`, `BEFORE_CAPTURE`, a gap's cause, `TRANSACTION_UNRESOLVED` or `NO_SNAPSHOT`.
+    /// `NOT_CAPTURED`, `BEFORE_CAPTURE`, a gap's cause, `TRANSACTION_UNRESOLVED`, `NO_SNAPSHOT` or `SNAPSHOT_DAMAGED`.
     code: &'static str,
     /// A sentence that names the part.
     detail: String,

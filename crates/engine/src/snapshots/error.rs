@@ -3,8 +3,8 @@
 use std::io;
 
 use stillpoint_catalog::CatalogError;
-use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::PartId;
+use stillpoint_core::{ClusterTime, SnapshotId};
 use stillpoint_fold::{FoldError, OwnershipError};
 use stillpoint_mongo::MongoError;
 use stillpoint_mongo::snapshot::ReadError;
@@ -57,6 +57,10 @@ pub enum SnapshotError {
     Document { ns: String, why: String },
     #[error("{name} in the vault is not what was stored there: {why}")]
     Damaged { name: String, why: String },
+    #[error(
+        "the snapshot {snapshot} is damaged: {why}: put it back from a backup of the vault and run `stillpoint vault check`"
+    )]
+    Unsound { snapshot: SnapshotId, why: Box<SnapshotError> },
     #[error("what was read of {part} cannot be found in its records: {why}")]
     Records { part: PartId, why: String },
     #[error("it cannot be known which shard owns the documents of {ns}: {why}")]
@@ -90,6 +94,7 @@ impl SnapshotError {
             SnapshotError::Definition { .. }
             | SnapshotError::Document { .. }
             | SnapshotError::Damaged { .. }
+            | SnapshotError::Unsound { .. }
             | SnapshotError::Records { .. }
             | SnapshotError::Ownership { .. }
             | SnapshotError::Routing { .. }

@@ -15,6 +15,7 @@
 //! - [`watch`]: each checkpoint is verified as soon as it can be
 //! - [`export`], [`dump`], [`find`]: as files; as one archive; one collection or document of it
 //! - [`owners`]: which documents of a shard are its own
+//! - [`origin`]: which snapshot data is of, to be noted as damaged if it is
 //! - [`check`]: whether all that is stored is whole
 //! - [`point`]: what is stored of a cluster, to be asked for a time
 //! - [`pack`], [`unpack`]: chunks into the vault, and out of it
@@ -27,6 +28,7 @@ pub mod export;
 pub mod find;
 mod make;
 mod metadata;
+pub mod origin;
 pub mod owners;
 mod pack;
 mod point;
@@ -68,6 +70,7 @@ use crate::Setup;
 use crate::actions::Connection;
 use crate::stored::StoredOplog;
 use make::{About, Maker};
+use origin::Origin;
 use pack::Packer;
 use read::PartReader;
 pub use read::blocking;
@@ -352,16 +355,12 @@ impl Task {
             .map(|(part, base)| {
                 let (id, vault, permits) = (part.id.clone(), vault.clone(), &permits);
                 let from = snapshot.base.filter(|_| part.read.is_none());
+                let origin = Origin::new(self.setup.catalog.clone(), self.lease.cluster, from);
                 async move {
                     let _permit = permits.acquire().await;
                     let base = base.ok_or_else(|| SnapshotError::CutOff(id.clone()))?;
-                    match self.fold_part(&vault, &id, &base, cut).await {
-                        Ok(made) => Ok((id, made)),
-                        Err(why) => {
-                            self.blame(from, &why).await?;
-                            Err(why)
-                        }
-                    }
+                    let made = self.fold_part(&vault, &id, &base, origin, cut).await?;
+                    Ok((id, made))
                 }
             })
             .collect();
@@ -393,24 +392,16 @@ impl Task {
         Ok(())
     }
 
-    /// Notes what a fold found of the snapshot that it went on from.
-    async fn blame(&self, base: Option<SnapshotId>, why: &SnapshotError) -> Result<(), SnapshotError> {
-        let Some(base) = base.filter(|_| check::is_damage(why)) else { return Ok(()) };
-        match self.setup.catalog.note_damage(self.lease.cluster, base, Some(&why.to_string())).await {
-            Ok(()) | Err(CatalogError::Gone(_)) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
-    }
-
     async fn fold_part(
         &self,
         vault: &Vault,
         part: &PartId,
         base: &Data,
+        origin: Origin,
         cut: ClusterTime,
     ) -> Result<(Data, Vec<String>), SnapshotError> {
         let (catalog, cluster) = (&self.setup.catalog, self.lease.cluster);
-        let from = unpack::manifest(vault, cluster, part, base).await?;
+        let from = origin.noted(unpack::manifest(vault, cluster, part, base).await).await?;
         let room = self.setup.snapshots.room.clone();
         let claim = room_for(&**catalog, cluster, part, base.stream, cut, &room, &self.stop).await?;
         let compatibility = from.compatibility.clone();
@@ -421,7 +412,7 @@ impl Task {
         let level = self.setup.snapshots.level;
         let packer = Packer::new(handle.clone(), catalog.clone(), vault.clone(), cluster, part, level)?;
         let stop = self.stop.clone();
-        let source = Source { handle, part: part.clone(), packs, base: from, oplog, room, claim, stop };
+        let source = Source { handle, part: part.clone(), packs, base: from, origin, oplog, room, claim, stop };
         let made = blocking(move || {
             let mut maker = Maker::new(packer);
             source.at(cut)?.into(&mut maker, &|_, _| true)?;

@@ -7,10 +7,12 @@ use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::coverage::{Obstacle, Stored};
 use stillpoint_core::snapshot::Data;
 use stillpoint_core::{ClusterId, ClusterTime};
+use stillpoint_snapshot::Manifest;
 use stillpoint_vault::Vault;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::origin::Origin;
 use super::room::Room;
 use super::state::Source;
 use super::unpack::{self, Packs};
@@ -57,12 +59,22 @@ impl Archive {
 
     /// The `featureCompatibilityVersion` that a part had when its stored data was read.
     pub async fn compatibility(&self, part: &PartId, base: &Data) -> Result<String, SnapshotError> {
-        Ok(unpack::manifest(&self.vault, self.cluster, part, base).await?.compatibility)
+        Ok(self.manifest(part, base).await?.compatibility)
+    }
+
+    async fn manifest(&self, part: &PartId, base: &Data) -> Result<Manifest, SnapshotError> {
+        self.origin(part, base).noted(unpack::manifest(&self.vault, self.cluster, part, base).await).await
+    }
+
+    /// The snapshot that stored data is of.
+    fn origin(&self, part: &PartId, base: &Data) -> Origin {
+        let of = self.stored().snapshots.iter().find(|snapshot| snapshot.data(part) == Some(base));
+        Origin::new(self.catalog.clone(), self.cluster, of.map(|snapshot| snapshot.id))
     }
 
     /// All that a part's state at a time is made of.
     pub async fn source(&self, part: &PartId, base: &Data, time: ClusterTime) -> Result<Source, SnapshotError> {
-        let manifest = unpack::manifest(&self.vault, self.cluster, part, base).await?;
+        let manifest = self.manifest(part, base).await?;
         let claim = room_for(&*self.catalog, self.cluster, part, base.stream, time, &self.room, &self.stop).await?;
         let handle = Handle::current();
         let oplog = StoredOplog::new(
@@ -77,6 +89,7 @@ impl Archive {
             handle,
             part: part.clone(),
             base: manifest,
+            origin: self.origin(part, base),
             oplog,
             room: self.room.clone(),
             claim,

@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::SnapshotError;
+use super::origin::Origin;
 use super::room::Claim;
 pub use super::room::Room;
 use super::unpack::Packs;
@@ -65,9 +66,11 @@ pub trait Sink {
 
 /// A part's stored data, what its oplog says since, and the time that is asked for.
 pub struct State {
+    handle: Handle,
     part: PartId,
     packs: Packs,
     base: Manifest,
+    origin: Origin,
     gathered: Gathered,
     room: Room,
     stop: CancellationToken,
@@ -80,6 +83,7 @@ pub struct Source {
     pub part: PartId,
     pub packs: Packs,
     pub base: Manifest,
+    pub origin: Origin,
     pub oplog: StoredOplog,
     pub room: Room,
     /// For the temporary files of what the oplog says.
@@ -91,7 +95,7 @@ impl Source {
     /// Reads the stored oplog from where the stored data needs it to `until`, and on until every transaction
     /// that was prepared by then is resolved.
     pub fn at(self, until: ClusterTime) -> Result<State, SnapshotError> {
-        let Source { handle, part, packs, base, oplog, room, mut claim, stop } = self;
+        let Source { handle, part, packs, base, origin, oplog, room, mut claim, stop } = self;
         let failed = |why: FoldError| SnapshotError::Fold { part: part.clone(), why };
         // Of what was open then, all is in what is read.
         let complete_from = base.earliest;
@@ -118,7 +122,7 @@ impl Source {
             }
         }
         let committed = outcomes.end().map_err(failed)?;
-        let catalogue = catalogue(&base)?;
+        let catalogue = handle.block_on(origin.noted(catalogue(&base)))?;
         let mut gather =
             Gather::new(catalogue, base.catalog, committed, Vec::new(), complete_from, rest).map_err(failed)?;
         let mut entries = oplog.entries(Some(base.stream), Some(reached));
@@ -133,7 +137,7 @@ impl Source {
             }
         }
         let gathered = gather.end().map_err(failed)?;
-        Ok(State { part, packs, base, gathered, room, stop, steps: 0 })
+        Ok(State { handle, part, packs, base, origin, gathered, room, stop, steps: 0 })
     }
 }
 
@@ -165,7 +169,12 @@ impl State {
     /// Gives all of it to a sink, but for collections that are not `wanted`, and those that servers
     /// write for themselves.
     pub fn into(self, sink: &mut dyn Sink, wanted: &dyn Fn(Uuid, &Collection) -> bool) -> Result<(), SnapshotError> {
-        let State { part, packs, base, gathered, room, stop, steps } = self;
+        let (handle, origin) = (self.handle.clone(), self.origin.clone());
+        handle.block_on(origin.noted(self.pour(sink, wanted)))
+    }
+
+    fn pour(self, sink: &mut dyn Sink, wanted: &dyn Fn(Uuid, &Collection) -> bool) -> Result<(), SnapshotError> {
+        let State { part, packs, base, gathered, room, stop, steps, .. } = self;
         let Gathered { catalogue, changes, emptied, .. } = gathered;
         let stored: BTreeMap<Uuid, &manifest::Collection> =
             base.collections.iter().map(|told| (Uuid(told.uuid), told)).collect();

@@ -145,6 +145,9 @@ fn document(config: &Config, project: &Project, cluster: &Cluster, checkpoint: &
 fn operators(obstacle: &Obstacle) -> String {
     match obstacle {
         Obstacle::Gap(gap) => format!("{obstacle} {}", gap.detail),
+        Obstacle::Damaged { .. } => {
+            format!("{obstacle} Put it back from a backup of the vault, then run `stillpoint vault check`")
+        }
         _ => obstacle.to_string(),
     }
 }

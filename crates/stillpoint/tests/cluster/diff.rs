@@ -209,6 +209,6 @@ async fn what_was_done_between_two_points_in_time_is_told_and_little_of_the_rest
     for id in [before, after] {
         cuts.push(server.record(id.parse().unwrap()).await.cut.unwrap());
     }
-    let says = cuts.iter().any(|cut| failed.err.contains(&format!("rs0 as of {cut}: the vault")));
+    let says = cuts.iter().any(|cut| failed.err.contains(&format!("rs0 as of {cut}: the snapshot")));
     assert!(!failed.status.success() && says, "{cuts:?} {}", failed.err);
 }

@@ -3,6 +3,7 @@
 
 mod archive;
 mod balancer_as_found;
+mod broken;
 mod capture;
 mod captured;
 mod clocks;
@@ -11,6 +12,7 @@ mod diff;
 mod downloads;
 mod drill;
 mod elections;
+mod first_snapshot;
 mod generated;
 mod late_stop;
 mod loads;

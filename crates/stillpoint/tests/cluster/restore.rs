@@ -49,7 +49,7 @@ pub async fn checkpoint(server: &Server) -> (String, ClusterTime) {
     (id, record.cut.unwrap())
 }
 
-async fn restore(server: &Server, checkpoint: &str, uri: &str, more: &[&str]) -> Ran {
+pub async fn restore(server: &Server, checkpoint: &str, uri: &str, more: &[&str]) -> Ran {
     let file = server.folder().join("target");
     std::fs::write(&file, uri).unwrap();
     let file = file.to_str().unwrap();
@@ -57,16 +57,16 @@ async fn restore(server: &Server, checkpoint: &str, uri: &str, more: &[&str]) ->
     server.run(&args, &[]).await
 }
 
-async fn restored(server: &Server, checkpoint: &str, uri: &str, more: &[&str]) -> Value {
+pub async fn restored(server: &Server, checkpoint: &str, uri: &str, more: &[&str]) -> Value {
     let ran = restore(server, checkpoint, uri, more).await;
     assert!(ran.status.success(), "{}{}\n{}", ran.err, ran.out, server.log());
     serde_json::from_str(&ran.out).unwrap()
 }
 
 /// What a part has, or had: of each collection what there is to say of it, and its documents.
-type Data = BTreeMap<String, (Document, Vec<Document>)>;
+pub type Data = BTreeMap<String, (Document, Vec<Document>)>;
 
-async fn data(set: &ReplicaSet, at: ReadAt, gossip: &Gossip) -> Data {
+pub async fn data(set: &ReplicaSet, at: ReadAt, gossip: &Gossip) -> Data {
     let mut data = Data::new();
     let concern = match at {
         ReadAt::Majority => doc! {"level": "majority"},
@@ -152,12 +152,12 @@ fn assert_same(found: &Data, expected: &Data) {
     }
 }
 
-fn assert_finished(done: &Value) {
+pub fn assert_finished(done: &Value) {
     assert_eq!((&done["state"], &done["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{done}");
 }
 
 /// Each of the first two shards has what the source's had at a time, in their order.
-async fn assert_restored(lab: &Lab, target: &Lab, time: ClusterTime) {
+pub async fn assert_restored(lab: &Lab, target: &Lab, time: ClusterTime) {
     let gossip = lab.topology().gossip().await.unwrap();
     for i in 0..2 {
         let found = data(target.shard(i), ReadAt::Majority, &Gossip::default()).await;
@@ -225,7 +225,7 @@ async fn a_restored_cluster_is_what_the_source_was_and_lives() {
 }
 
 /// Asks for a restore and does not wait.
-async fn ask_restore(server: &Server, checkpoint: &str, uri: &str) -> String {
+pub async fn ask_restore(server: &Server, checkpoint: &str, uri: &str) -> String {
     let document = restored(server, checkpoint, uri, &["--no-wait"]).await;
     document["id"].as_str().unwrap().to_owned()
 }
@@ -242,7 +242,7 @@ pub async fn until_job(server: &Server, id: &str, wanted: impl Fn(&Value) -> boo
     }
 }
 
-fn is_over(job: &Value) -> bool {
+pub fn is_over(job: &Value) -> bool {
     ["FINISHED", "BROKEN", "KILLED"].iter().any(|state| job["state"] == *state)
 }
 
@@ -439,38 +439,6 @@ async fn what_will_not_do_is_refused_before_anything_is_written() {
     let mut expected = stillpoint_lab::snapshot::find_at(&lab, NS, time, doc! {}).await.unwrap();
     expected.sort_by_key(|document| document.get_i64("_id").unwrap());
     assert!(expected.len() > 10 && restored == expected, "{} and {}", restored.len(), expected.len());
-}
-
-#[tokio::test]
-async fn a_target_or_a_vault_that_fails_breaks_a_restore_by_name() {
-    let lab = lab_of(Lab::builder()).await;
-    much(&lab, 40_000).await;
-    let (mut server, _) = server_of(&lab).await;
-    server.stop().await;
-    server.configure("[snapshots]", "[restore]\npatience = \"2s\"\n\n[snapshots]");
-    server.serve(None).await;
-    complete(&server, ask(&server).await).await;
-    let (id, _) = checkpoint(&server).await;
-    let target = Lab::builder().named("new").start().await.unwrap();
-    let restore = ask_restore(&server, &id, &target.restore_uri()).await;
-    let has_begun = |job: &Value| job["parts"][0]["written"]["documents"].as_u64() > Some(0) || is_over(job);
-    until_job(&server, &restore, has_begun).await;
-    target.shard(0).kill_primary().await.unwrap();
-    let done = until_job(&server, &restore, is_over).await;
-    let failure = done["failure"].as_str().unwrap_or_default();
-    assert!(done["state"] == "BROKEN" && failure.contains("new0") && failure.contains("holds a part"), "{done}");
-
-    let packs: Vec<_> =
-        files(&server.folder().join("vault")).into_iter().filter(|name| name.contains("/pack-")).collect();
-    assert!(!packs.is_empty());
-    for pack in &packs {
-        std::fs::remove_file(pack).unwrap();
-    }
-    let target = Lab::builder().named("next").start().await.unwrap();
-    let restore = ask_restore(&server, &id, &target.restore_uri()).await;
-    let done = until_job(&server, &restore, is_over).await;
-    let failure = done["failure"].as_str().unwrap_or_default();
-    assert!(done["state"] == "BROKEN" && failure.contains("pack"), "{done}");
 }
 
 /// Documents that are long past their time, of an index and of a time-series; a collection that is sharded by a

@@ -77,7 +77,7 @@ pub async fn complete(server: &Server, id: SnapshotId) -> Snapshot {
     snapshot
 }
 
-async fn verified(lab: &Lab, server: &Server, vault: &Vault, snapshot: &Snapshot) -> Vec<PartVerification> {
+pub async fn verified(lab: &Lab, server: &Server, vault: &Vault, snapshot: &Snapshot) -> Vec<PartVerification> {
     let room = Room::new(64 << 20, server.folder().to_owned());
     let (catalog, cut) = (Arc::new(server.catalog()), snapshot.cut.unwrap());
     let clock = Arc::new(now);
@@ -136,7 +136,7 @@ fn verify(checkpoint: &str) -> [&str; 7] {
 }
 
 /// Documents of a megabyte in all, in a collection of each shard: pieces are noted after one.
-async fn fill(set: &ReplicaSet, collections: usize) {
+pub async fn fill(set: &ReplicaSet, collections: usize) {
     for n in 0..collections {
         let documents: Vec<_> = (0..256).map(|id| doc! {"_id": id, "text": "y".repeat(4096)}).collect();
         set.run("big", doc! {"insert": format!("c{n}"), "documents": documents}).await.unwrap();
@@ -173,7 +173,7 @@ async fn a_snapshot_goes_on_after_a_crash_from_what_was_noted() {
 }
 
 /// Asks while no server runs.
-async fn ask_of(server: &mut Server) -> SnapshotId {
+pub async fn ask_of(server: &mut Server) -> SnapshotId {
     server.stop().await;
     ask(server).await
 }
