@@ -57,7 +57,7 @@ async fn they_are_listed_and_shown_for_people_and_for_programs() {
     let shown = operator.run(&words("show", &[&old]));
     for says in [
         "by the schedule",
-        "55.0 s: starting servers 5.2 s",
+        "55.0 s: making ready 5.2 s",
         "writing 40.0 s",
         "12 s with the stored oplogs, 61 min with the checkpoint alone",
     ] {
@@ -94,6 +94,15 @@ async fn a_schedule_is_set_shown_and_taken_back() {
     let set = operator.json(&words("schedule", &[]));
     assert_eq!((&set["every"], &set["everySeconds"]), (&json!("7d"), &json!(604_800)));
     assert_eq!((&set["folder"], &set["mongod"]), (&json!(folder), &json!("/bin/true")), "as the server will need it");
+    // Or in a cluster that a file names.
+    let given = ["--every", "7d", "--to-file", "drills.uri"];
+    operator.run(&words("schedule", &given)).fails(1, "drills.uri");
+    std::fs::write(operator.path("drills.uri"), "mongodb://drills").unwrap();
+    operator.run(&words("schedule", &[&given[..], &["--folder", "drills"]].concat())).fails(2, "cannot be used with");
+    operator.run(&words("schedule", &["--to-file", "drills.uri"])).fails(2, "go with --every");
+    assert!(operator.run(&words("schedule", &given)).ok().stdout.contains("a drill every 7d"));
+    let set = operator.json(&words("schedule", &[]));
+    assert_eq!((&set["toFile"], &set["mongod"]), (&json!(operator.path("drills.uri")), &Value::Null));
     queue(&store, &passed(&store, 3_600)).await;
     assert!(operator.run(&words("schedule", &[])).ok().stdout.contains("the next at 20"));
 
