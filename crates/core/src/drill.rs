@@ -278,9 +278,14 @@ pub fn newest_passed(drills: &[Drill]) -> Option<&Drill> {
     drills.iter().find(|drill| drill.state == State::Passed)
 }
 
-/// The newest that was done in a cluster that it was given, of drills that are newest first.
-pub fn newest_given(drills: &[Drill]) -> Option<&Drill> {
-    drills.iter().find(|drill| drill.state.ended() && drill.stage.to_file.is_some())
+/// The newest that got into a cluster that it was given, if it could not empty it again and somebody is to know: as
+/// long as drills are done there, and else for [`UNSCHEDULED`] after it.
+pub fn left_full<'a>(drills: &'a [Drill], schedule: Option<&Schedule>, now: Timestamp) -> Option<&'a Drill> {
+    let got_in = |drill: &&Drill| drill.state.ended() && drill.stage.to_file.is_some() && drill.restore.is_some();
+    let newest = drills.iter().find(got_in).filter(|drill| drill.left.is_some())?;
+    let recent = newest.ended.is_some_and(|ended| now.duration_since(ended) < UNSCHEDULED);
+    let used = schedule.is_some_and(|schedule| schedule.stage.to_file == newest.stage.to_file);
+    (recent || used).then_some(newest)
 }
 
 impl Schedule {
@@ -380,6 +385,26 @@ mod tests {
         assert_eq!(to_be_told(&failed, Some(&weekly()), at(99 * DAY)), Some(&failed[1]));
         let passed = [drill(State::Passed, 2 * DAY), drill(State::Failed, DAY)];
         assert_eq!(to_be_told(&passed, Some(&weekly()), at(3 * DAY)), None);
+    }
+
+    #[test]
+    fn a_cluster_that_was_left_full_is_told_of_until_one_has_emptied_it() {
+        let stage = Stage { to_file: Some("/srv/drills.uri".into()), ..Stage::default() };
+        let given = |ended, left: Option<&str>| Drill {
+            stage: stage.clone(),
+            left: left.map(str::to_owned),
+            ..drill(State::Passed, ended)
+        };
+        // One that did not get that far says nothing of it.
+        let later = Drill { restore: None, ..given(2 * DAY, None) };
+        let full = [later, given(DAY, Some("no answer")), given(0, None)];
+        assert_eq!(left_full(&full, None, at(3 * DAY)), Some(&full[1]));
+        assert_eq!(left_full(&full, None, at(9 * DAY)), None);
+        let schedule = Schedule { stage: stage.clone(), ..weekly() };
+        assert_eq!(left_full(&full, Some(&schedule), at(99 * DAY)), Some(&full[1]));
+        assert_eq!(left_full(&full, Some(&weekly()), at(99 * DAY)), None, "that cluster is used no more");
+        let emptied = [given(2 * DAY, None), full[1].clone()];
+        assert_eq!(left_full(&emptied, Some(&schedule), at(3 * DAY)), None);
     }
 
     #[test]

@@ -23,7 +23,8 @@ fn drill_of(row: &Row) -> Result<Drill> {
     record_of(row, WHAT)
 }
 
-/// The oldest beyond those that are kept go, and their restores with them.
+/// The oldest beyond those that are kept go, and their restores with them; but for one that has left something, by
+/// whose restore that is known.
 pub fn queue(transaction: &Transaction, drill: &Drill) -> Result<()> {
     if let Some(rule) = drill.broken_rule() {
         return Err(CatalogError::BrokenRule(rule));
@@ -36,6 +37,9 @@ pub fn queue(transaction: &Transaction, drill: &Drill) -> Result<()> {
     let values = params![cluster, drill.id.to_string(), drill.state.ended(), text_of(drill, WHAT)?];
     execute(transaction, sql, values).map_err(|e| unless_gone(e, "cluster", store))?;
     for old in page(transaction, drill.cluster, Page { skip: DRILLS_KEPT, take: u64::MAX })? {
+        if old.left.is_some() {
+            continue;
+        }
         execute(transaction, FORGET, params![cluster, old.id.to_string()]).map_err(store)?;
         if let Some(restore) = old.restore {
             execute(transaction, FORGET_RESTORE, params![cluster, restore.to_string()]).map_err(store)?;

@@ -1,8 +1,8 @@
 //! A cluster that drills are given, which each of them fills and empties again.
 //!
-//! What makes emptying it safe: a restore writes only into an empty cluster, and marks it before anything else; a
-//! drill's restore leaves the mark. Only a cluster with the mark of a drill's restore is emptied, so all that goes was
-//! put there after the mark.
+//! What makes emptying it safe: a restore marks a cluster, and then looks whether it holds anything, before it writes;
+//! a drill's restore notes beside the mark that it did not, and leaves both. Only with both a cluster is emptied, so all
+//! that goes came after the mark.
 
 use std::path::Path;
 
@@ -10,7 +10,8 @@ use secrecy::SecretString;
 use stillpoint_catalog::Catalog;
 use stillpoint_core::{ClusterId, RestoreId};
 use stillpoint_mongo::privileges::drill_grant_commands;
-use stillpoint_mongo::{Destination, PartLink};
+use stillpoint_mongo::target::empty::Emptied;
+use stillpoint_mongo::{Destination, MongoError, PartLink};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
@@ -26,11 +27,11 @@ pub struct Given {
 }
 
 impl Given {
-    /// Connects to the cluster that a file names. `source` is the identity of the cluster whose drill it is.
+    /// Connects to the cluster that a file names. `kept` are the identities of those that are looked after here.
     ///
     /// # Errors
     /// A file that cannot be read; a cluster that does not answer, or on which no drill can be done.
-    pub async fn connect(file: &Path, source: &str) -> Result<Given, DrillError> {
+    pub async fn connect(file: &Path, kept: &[String]) -> Result<Given, DrillError> {
         let uri = read(file).await.map_err(|why| DrillError::File { path: file.to_owned(), why })?;
         let destination = Destination::connect(&uri).await.map_err(DrillError::Given)?;
         match destination.identity().await.map_err(DrillError::Given)? {
@@ -38,8 +39,8 @@ impl Given {
                 "{} names a single replica set: a drill is given the config servers of a sharded cluster",
                 file.display()
             ))),
-            Some(identity) if identity == source => Err(DrillError::Unfit(format!(
-                "{} names the cluster itself: a drill is given another one, which holds nothing",
+            Some(identity) if kept.contains(&identity) => Err(DrillError::Unfit(format!(
+                "{} names a cluster that is looked after here: a drill is given one that is for drills alone",
                 file.display()
             ))),
             Some(_) => Ok(Given { uri, destination }),
@@ -65,21 +66,35 @@ impl Given {
         match catalog.restore(cluster, id).await? {
             Some(restore) if restore.drill.is_some() && restore.state.ended() => {
                 tracing::warn!(%cluster, restore = %id, "drill: emptying what an earlier one left");
-                self.empty(id, trying).await.map_err(|why| DrillError::Unfit(format!("it cannot be emptied: {why}")))
+                let emptied = self.empty(id, trying).await;
+                emptied.map(drop).map_err(|why| DrillError::Unfit(format!("it cannot be emptied: {why}")))
             }
             _ => Ok(()),
         }
     }
 
-    /// Empties it, if it has the mark of that restore.
-    pub async fn empty(&self, restore: RestoreId, trying: &Trying) -> Result<(), RestoreError> {
-        let marked = self.destination.marked();
-        let mark = trying.again(|| marked.marked()).await?;
-        if mark != Some(restore.to_string()) {
-            return Ok(());
+    /// Empties it, if it has the mark of that restore; whether it has.
+    pub async fn empty(&self, restore: RestoreId, trying: &Trying) -> Result<bool, RestoreError> {
+        let (marked, id) = (self.destination.marked(), restore.to_string());
+        match trying.again(|| self.destination.empty(&id)).await? {
+            // With the mark alone nothing was written.
+            Emptied::Done | Emptied::NotMarked => {}
+            Emptied::Others(shards) => {
+                return Err(RestoreError::Refused(format!(
+                    "it has the shards {} by now, of which nobody knows what they held before: remove them, or empty \
+                     it by hand (drop its databases, then config.stillpoint.restore)",
+                    shards.join(", ")
+                )));
+            }
         }
-        trying.again(|| self.destination.empty()).await?;
-        trying.again(|| marked.unmark()).await
+        let unmark = || async {
+            let is_ours = marked.marked().await?.as_deref() == Some(&id);
+            if is_ours {
+                marked.unmark().await?;
+            }
+            Ok::<_, MongoError>(is_ours)
+        };
+        trying.again(unmark).await
     }
 }
 

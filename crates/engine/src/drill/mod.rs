@@ -140,6 +140,8 @@ impl Run {
     async fn interrupted(&self, mut drill: Drill, stop: &CancellationToken) -> Result<(), CatalogError> {
         if let Some(restore) = drill.restore {
             self.cancel(restore).await?;
+            // Whoever has lost the lease empties nothing.
+            self.save(&drill).await?;
             if let Some(file) = drill.stage.to_file.clone() {
                 drill.left = match self.given(&file).await {
                     Ok(given) => match self.empty(&given, restore, stop).await {
@@ -148,7 +150,7 @@ impl Run {
                         emptied => emptied.err().map(|why| why.told()),
                     },
                     Err(DrillError::Catalog(why)) => return Err(why),
-                    Err(why) => Some(why.told()),
+                    Err(why) => Some(why.to_string()),
                 };
             }
         }
@@ -175,6 +177,8 @@ impl Run {
                 (State::Passed, None)
             }
             Err(DrillError::Catalog(why @ (CatalogError::Fenced | CatalogError::Gone(_)))) => return Err(why),
+            // What was restored may be there still: it is ended as one that another server began.
+            Err(DrillError::Catalog(why)) if drill.restore.is_some() => return Err(why),
             Err(DrillError::Unfinished) => return Ok(()),
             Err(why) if !why.could_tell() => {
                 tracing::warn!(%cluster, drill = %id, error = %why, "drill: interrupted");
@@ -197,6 +201,10 @@ impl Run {
         drill.split.preparing = milliseconds(begun);
         self.setup.done("drill-prepared");
         let tried = self.restore(drill, &checkpoint, &mut stage, stop).await;
+        if drill.stage.to_file.is_some() {
+            // Whoever has lost the lease empties nothing.
+            self.save(drill).await?;
+        }
         let removed = match (stage, drill.restore) {
             (Stage::Throwaway(cluster), _) => cluster.remove().await.map_err(DrillError::from),
             (Stage::Given(cluster), Some(restore)) => self.empty(&cluster, restore, stop).await,
@@ -218,8 +226,9 @@ impl Run {
     }
 
     async fn given(&self, file: &Path) -> Result<Given, DrillError> {
-        let cluster = self.setup.catalog.cluster(self.lease.cluster).await?.ok_or(CatalogError::Gone("cluster"))?;
-        Given::connect(file, &cluster.identity).await
+        let kept = self.setup.catalog.clusters(None).await?;
+        let kept: Vec<_> = kept.into_iter().map(|cluster| cluster.identity).collect();
+        Given::connect(file, &kept).await
     }
 
     /// Empties a cluster once the restore into it has ended.
@@ -230,12 +239,19 @@ impl Run {
                 false => DrillError::Unfit(format!("restore {restore} into it does not end")),
             });
         }
+        let record = self.setup.catalog.restore(self.lease.cluster, restore).await?;
         match given.empty(restore, &self.trying(stop)).await {
             Err(RestoreError::Stopped) => Err(DrillError::Unfinished),
             Err(why) => {
                 Err(DrillError::Unfit(format!("it could not be emptied: {why}. The next drill tries it first")))
             }
-            Ok(()) => Ok(()),
+            Ok(false) if record.is_some_and(|record| record.written().documents > 0) => {
+                Err(DrillError::Unfit(format!(
+                    "it does not have the mark of restore {restore} any more, or the file names another cluster by now: \
+                     look whether what was restored is there, and drop it"
+                )))
+            }
+            Ok(_) => Ok(()),
         }
     }
 

@@ -388,6 +388,10 @@ impl Run {
             }
             return Err(why);
         }
+        // What allows a drill to empty it again.
+        if restore.drill.is_some() {
+            destination.mark_empty(&restore.id.to_string()).await?;
+        }
         restore.state = State::Loading;
         self.save(restore, &[]).await?;
         tracing::info!(

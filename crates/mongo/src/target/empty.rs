@@ -1,14 +1,18 @@
 //! A cluster that data was restored into, made empty again.
 //!
-//! Whoever calls this has made sure that nothing in it is to be kept. The config servers forget it first, so that no
-//! router shows half of it; then the shards learn that, and drop what they have. Each step can be done again.
+//! Only one with the mark of that restore, and in it only shards that held nothing when they were looked at under the
+//! mark. The config servers forget it first, so that no router shows half of it; then the shards learn that, and drop
+//! what they have. Each step can be done again, and looks for the mark again.
 
 use std::collections::BTreeSet;
 
+use bson::raw::cstr;
 use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
+use stillpoint_core::checkpoint::PartId;
 
 use super::Destination;
-use crate::error::Result;
+use super::write::{WRITE_LIMIT, majority};
+use crate::error::{MongoError, Result};
 use crate::part::PartLink;
 use crate::privileges::{
     self, DROP_DATABASES, EMPTY, FORGET_CHUNKS, FORGET_COLLECTIONS, FORGET_DATABASES, FORGET_ZONES, Need,
@@ -17,17 +21,55 @@ use crate::privileges::{
 /// Databases that every server has for itself.
 const OWN: [&str; 3] = ["admin", "config", "local"];
 
+/// What came of emptying a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Emptied {
+    Done,
+    /// It does not have the mark of that restore, or nobody looked whether it held anything under it.
+    NotMarked,
+    /// These shards were not there when it was looked at.
+    Others(Vec<String>),
+}
+
 impl Destination {
     /// Drops every database but the servers' own, and what the config servers know of them. Zones that shards were
-    /// put into stay.
-    pub async fn empty(&self) -> Result<()> {
+    /// put into stay, and so does the mark.
+    pub async fn empty(&self, restore: &str) -> Result<Emptied> {
+        let parts = self.parts().await?;
         if let Destination::Cluster(cluster) = self {
-            cluster.config.forget_all().await?;
+            match self.may_be_emptied(restore, &parts).await? {
+                Emptied::Done => cluster.config.forget_all().await?,
+                not => return Ok(not),
+            }
         }
-        for part in self.parts().await? {
-            part.drop_all().await?;
+        for part in &parts {
+            match self.may_be_emptied(restore, &parts).await? {
+                Emptied::Done => part.drop_all().await?,
+                not => return Ok(not),
+            }
         }
-        Ok(())
+        for part in &parts {
+            if let Some(db) = databases(&part.catalogue_now().await?).first() {
+                let why = format!("the database {db} came into being meanwhile: somebody writes there");
+                return Err(MongoError::Command { part: part.id.to_string(), what: DROP_DATABASES.what, why });
+            }
+        }
+        Ok(Emptied::Done)
+    }
+
+    async fn may_be_emptied(&self, restore: &str, parts: &[PartLink]) -> Result<Emptied> {
+        let Some(empty) = self.marked().marked_empty(restore).await? else { return Ok(Emptied::NotMarked) };
+        let shards = parts.iter().filter(|part| part.id != PartId::ConfigServers).map(|part| part.id.name());
+        let others: Vec<_> = shards.filter(|name| !empty.iter().any(|one| one == name)).map(str::to_owned).collect();
+        Ok(if others.is_empty() { Emptied::Done } else { Emptied::Others(others) })
+    }
+
+    /// Notes that it was found empty, with the mark of that restore on it.
+    pub async fn mark_empty(&self, restore: &str) -> Result<()> {
+        let parts = self.parts().await?;
+        let shards = parts.iter().filter(|part| part.id != PartId::ConfigServers);
+        let shards: Vec<_> = shards.map(|part| part.id.name().to_owned()).collect();
+        self.marked().mark_empty(restore, &shards).await
     }
 }
 
@@ -51,11 +93,20 @@ impl PartLink {
     }
 
     async fn delete(&self, collection: &str, filter: Document, need: &Need) -> Result<()> {
-        let command = doc! {
-            "delete": collection, "deletes": [{"q": filter, "limit": 0}],
-            "writeConcern": {"w": "majority", "wtimeout": 60_000},
-        };
-        self.run("config", need, command).await.map(drop)
+        let command = doc! {"delete": collection, "deletes": [{"q": filter, "limit": 0}]};
+        self.change("config", need, command).await
+    }
+
+    async fn change(&self, db: &str, need: &Need, command: Document) -> Result<()> {
+        let mut command = RawDocumentBuf::try_from(&command).map_err(|e| self.not_understood(need, e.to_string()))?;
+        command.append(cstr!("writeConcern"), majority());
+        let reply = self.write(db, need, command, WRITE_LIMIT).await?;
+        match reply.get_array("writeErrors").ok().and_then(|errors| errors.first()) {
+            None => Ok(()),
+            Some(error) => {
+                Err(MongoError::Command { part: self.id.to_string(), what: need.what, why: error.to_string() })
+            }
+        }
     }
 
     /// Has a shard learn what is known no more, and drops its databases.
@@ -67,8 +118,7 @@ impl PartLink {
             self.refresh_database(row.get_str("_id").unwrap_or_default()).await?;
         }
         for db in databases(&self.catalogue_now().await?) {
-            let command = doc! {"dropDatabase": 1, "writeConcern": {"w": "majority", "wtimeout": 60_000}};
-            self.run(&db, &DROP_DATABASES, command).await?;
+            self.change(&db, &DROP_DATABASES, doc! {"dropDatabase": 1}).await?;
         }
         Ok(())
     }

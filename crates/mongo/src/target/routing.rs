@@ -3,7 +3,7 @@
 //! The mark is a document on the target itself: whoever finds the target half full, by whatever means, can find
 //! out why. It is written before anything else, and its collection dropped when the restore is finished.
 
-use bson::raw::{RawArrayBuf, RawDocumentBuf};
+use bson::raw::{RawArrayBuf, RawBsonRef, RawDocumentBuf};
 use bson::{Document, doc, rawdoc};
 
 use crate::error::Result;
@@ -14,6 +14,8 @@ use crate::privileges::{
 
 /// In the database `config`.
 pub const MARK: &str = "stillpoint.restore";
+/// In the same collection, behind the mark.
+const FOUND_EMPTY: &str = "restore.found.empty";
 /// `NamespaceNotFound`
 const NO_SUCH_COLLECTION: i32 = 26;
 /// Rows that are inserted at once.
@@ -87,6 +89,34 @@ impl PartLink {
         let row = RawDocumentBuf::try_from(&one).map_err(|e| self.not_understood(&MARK_TARGET, e.to_string()))?;
         self.insert_rows("config", MARK, &[row], &MARK_TARGET).await?;
         self.marked().await
+    }
+
+    /// Notes beside the mark that these shards were looked at while it was there, and held nothing: whatever is in
+    /// them from now on came after it.
+    pub async fn mark_empty(&self, restore: &str, shards: &[String]) -> Result<()> {
+        let mut names = RawArrayBuf::new();
+        shards.iter().for_each(|name| names.push(name.as_str()));
+        let row = rawdoc! {"_id": FOUND_EMPTY, "restore": restore, "shards": names};
+        self.insert_rows("config", MARK, &[row], &MARK_TARGET).await
+    }
+
+    /// The shards that held nothing while the target had the mark of that restore, if it has it still.
+    pub async fn marked_empty(&self, restore: &str) -> Result<Option<Vec<String>>> {
+        let rows = self.config_rows(MARK).await?;
+        let is = |row: &RawDocumentBuf, id: &str| {
+            row.get_str("_id").is_ok_and(|is| is == id) && row.get_str("restore").is_ok_and(|is| is == restore)
+        };
+        let [mark, found] = &rows[..] else { return Ok(None) };
+        if !is(mark, "restore") || !is(found, FOUND_EMPTY) {
+            return Ok(None);
+        }
+        let wrong = |why: String| self.not_understood(&MARK_TARGET, why);
+        let names = found.get_array("shards").map_err(|e| wrong(e.to_string()))?;
+        let names = names.into_iter().map(|value| match value {
+            Ok(RawBsonRef::String(name)) => Ok(name.to_owned()),
+            other => Err(wrong(format!("{other:?} is no name of a shard"))),
+        });
+        names.collect::<Result<_>>().map(Some)
     }
 
     /// Takes the mark away.

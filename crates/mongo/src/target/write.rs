@@ -19,12 +19,12 @@ use crate::privileges::{
 const DUPLICATE_KEY: i32 = 11_000;
 const WRITE_LIMIT_MS: i32 = 60_000;
 /// For the reply to one write; a majority that does not confirm it says so before.
-const WRITE_LIMIT: Duration = Duration::from_secs(90);
+pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(90);
 /// For the indexes of one collection.
 const INDEX_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// A write concern of the majority.
-fn majority() -> RawDocumentBuf {
+pub(super) fn majority() -> RawDocumentBuf {
     rawdoc! {"w": "majority", "wtimeout": WRITE_LIMIT_MS}
 }
 
@@ -130,7 +130,13 @@ impl PartLink {
         MongoError::Command { part: self.id.to_string(), what: need.what, why }
     }
 
-    async fn write(&self, db: &str, need: &Need, command: RawDocumentBuf, limit: Duration) -> Result<Document> {
+    pub(super) async fn write(
+        &self,
+        db: &str,
+        need: &Need,
+        command: RawDocumentBuf,
+        limit: Duration,
+    ) -> Result<Document> {
         let database = self.client.database(db);
         let reply = database.run_raw_command(command);
         let Ok(reply) = timeout(limit, reply.into_future()).await else {

@@ -244,6 +244,15 @@ impl Given {
     }
 }
 
+/// A drill whose server is killed once it has done that.
+async fn killed(world: &mut World, run: &[&str], at: &str) -> String {
+    world.server.stop().await;
+    world.server.serve(Some(at)).await;
+    let ran = world.server.run(&[run, &["--no-wait", "--json"]].concat(), &[]).await;
+    world.server.crashed().await;
+    serde_json::from_str::<Value>(&ran.out).unwrap()["id"].as_str().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn a_cluster_that_is_given_is_filled_and_emptied_by_each() {
     let mut world = World::new().await;
@@ -283,17 +292,51 @@ async fn a_cluster_that_is_given_is_filled_and_emptied_by_each() {
 
     // Killed once all is there, and while it is written: the next server empties it.
     for at in ["restore-opened", "restore-noted"] {
-        world.server.stop().await;
-        world.server.serve(Some(at)).await;
-        let ran = world.server.run(&[&run[..], &["--no-wait", "--json"]].concat(), &[]).await;
-        let id = serde_json::from_str::<Value>(&ran.out).unwrap()["id"].as_str().unwrap().to_owned();
-        world.server.crashed().await;
-        assert_eq!(marks.count_documents(doc! {}).await.unwrap(), 1, "{at}");
+        let id = killed(&mut world, &run, at).await;
+        assert_eq!(marks.count_documents(doc! {}).await.unwrap(), 2, "{at}");
         world.server.serve(None).await;
         let drill = world.until(&id, &["PASSED", "FAILED", "INTERRUPTED"]).await;
         assert_eq!((&drill["state"], &drill["left"]), (&"INTERRUPTED".into(), &Value::Null), "{drill}");
         given.assert_empty().await;
     }
+
+    // What is in there before it was found empty under the mark is nobody's to drop.
+    let id = killed(&mut world, &run, "restore-marked").await;
+    theirs.insert_one(doc! {"_id": 2}).await.unwrap();
+    world.server.serve(None).await;
+    world.until(&id, &["INTERRUPTED"]).await;
+    assert_eq!(theirs.count_documents(doc! {}).await.unwrap(), 1);
+    assert_eq!(marks.count_documents(doc! {}).await.unwrap(), 0);
+    given.lab.shard(0).run("theirs", doc! {"dropDatabase": 1}).await.unwrap();
+
+    // Nor what is in a shard that came later.
+    let id = killed(&mut world, &run, "restore-opened").await;
+    let found = doc! {"_id": "restore.found.empty"};
+    marks.update_one(found.clone(), doc! {"$set": {"shards": ["new0"]}}).await.unwrap();
+    world.server.serve(None).await;
+    let drill = world.until(&id, &["INTERRUPTED"]).await;
+    assert!(drill["left"].as_str().unwrap_or_default().contains("the shards new1 by now"), "{drill}");
+    assert!(world.attention().await.contains("has left its cluster full"));
+    marks.update_one(found, doc! {"$set": {"shards": ["new0", "new1"]}}).await.unwrap();
+    let ran = world.server.run(&run, &[]).await;
+    assert!(ran.status.success(), "it is emptied first: {}{}", ran.out, ran.err);
+    given.assert_empty().await;
+
+    // Without the mark nothing goes, and it is told where to look.
+    let id = killed(&mut world, &run, "restore-opened").await;
+    marks.drop().await.unwrap();
+    world.server.serve(None).await;
+    let drill = world.until(&id, &["INTERRUPTED"]).await;
+    assert!(drill["left"].as_str().unwrap_or_default().contains("does not have the mark"), "{drill}");
+    for shard in given.lab.shards() {
+        let there = shard.run("admin", doc! {"listDatabases": 1, "nameOnly": true}).await.unwrap();
+        assert!(there.get_array("databases").unwrap().len() > 3);
+    }
+    // As an operator puts it back.
+    let restore = drill["restoreId"].as_str().unwrap();
+    marks.insert_one(doc! {"_id": "restore", "restore": restore}).await.unwrap();
+    let found = doc! {"_id": "restore.found.empty", "restore": restore, "shards": ["new0", "new1"]};
+    marks.insert_one(found).await.unwrap();
 
     // One that cannot be emptied is told of until the next drill has done it.
     let revoke = doc! {"revokePrivilegesFromRole": "stillpointDrill", "privileges": [

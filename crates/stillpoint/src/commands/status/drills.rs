@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use stillpoint_catalog::{Catalog, Cluster, Page};
-use stillpoint_core::drill::{Drill, Schedule, newest_given, newest_passed, to_be_told};
+use stillpoint_core::drill::{Drill, Schedule, left_full, newest_passed, to_be_told};
 
 use crate::commands::drill::{document, long, seconds};
 use crate::context::now;
@@ -29,7 +29,7 @@ impl Drills {
         {
             all.push(format!("drill {id} failed: {failure}"));
         }
-        if let Some(Drill { id, left: Some(left), .. }) = newest_given(&self.all) {
+        if let Some(Drill { id, left: Some(left), .. }) = left_full(&self.all, self.schedule.as_ref(), self.now) {
             all.push(format!("drill {id} has left its cluster full: {left}"));
         }
         if let Some(schedule) = &self.schedule
