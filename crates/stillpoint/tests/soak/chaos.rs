@@ -161,6 +161,11 @@ impl<'a> Chaos<'a> {
         for set in self.lab.parts() {
             set.wait_for_all(RESTORED).await.unwrap();
         }
+        // One may be under way: the next server ends what a killed one has begun.
+        let unfinished = self.server.catalog().unfinished_checkpoint(self.server.cluster()).await.unwrap();
+        if let Some(under_way) = unfinished {
+            self.server.end_of(under_way.id, SOON * 4).await;
+        }
         (self.server, self.s3)
     }
 
