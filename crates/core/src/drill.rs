@@ -245,6 +245,11 @@ impl Drill {
         (self.state == State::Passed).then(|| self.split.total())
     }
 
+    /// Whether somebody is still to know what came of it, though none are scheduled.
+    fn ended_lately(&self, now: Timestamp) -> bool {
+        self.ended.is_some_and(|ended| now.duration_since(ended) < UNSCHEDULED)
+    }
+
     /// A rule that it breaks: a record that does is never written.
     pub fn broken_rule(&self) -> Option<&'static str> {
         let told = matches!(self.state, State::Failed | State::Interrupted);
@@ -269,8 +274,7 @@ pub fn newest_told(drills: &[Drill]) -> Option<&Drill> {
 /// [`UNSCHEDULED`] after it.
 pub fn to_be_told<'a>(drills: &'a [Drill], schedule: Option<&Schedule>, now: Timestamp) -> Option<&'a Drill> {
     let failed = newest_told(drills).filter(|told| told.state == State::Failed)?;
-    let recent = failed.ended.is_some_and(|ended| now.duration_since(ended) < UNSCHEDULED);
-    (schedule.is_some() || recent).then_some(failed)
+    (schedule.is_some() || failed.ended_lately(now)).then_some(failed)
 }
 
 /// The newest that passed, of drills that are newest first.
@@ -283,9 +287,8 @@ pub fn newest_passed(drills: &[Drill]) -> Option<&Drill> {
 pub fn left_full<'a>(drills: &'a [Drill], schedule: Option<&Schedule>, now: Timestamp) -> Option<&'a Drill> {
     let got_in = |drill: &&Drill| drill.state.ended() && drill.stage.to_file.is_some() && drill.restore.is_some();
     let newest = drills.iter().find(got_in).filter(|drill| drill.left.is_some())?;
-    let recent = newest.ended.is_some_and(|ended| now.duration_since(ended) < UNSCHEDULED);
     let used = schedule.is_some_and(|schedule| schedule.stage.to_file == newest.stage.to_file);
-    (recent || used).then_some(newest)
+    (used || newest.ended_lately(now)).then_some(newest)
 }
 
 impl Schedule {

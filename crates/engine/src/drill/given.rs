@@ -16,7 +16,7 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
 use super::DrillError;
-use crate::restore::{RestoreError, Trying, denied};
+use crate::restore::{RestoreError, Trying, nothing_missing};
 
 /// No connection string is as long.
 const LONGEST: u64 = 64 << 10;
@@ -107,8 +107,5 @@ async fn read(file: &Path) -> std::io::Result<SecretString> {
 async fn may_be_filled_and_emptied(part: &PartLink) -> Result<(), DrillError> {
     let mut missing = part.missing_for_restore(false).await.map_err(DrillError::Given)?;
     missing.extend(part.missing_to_empty().await.map_err(DrillError::Given)?);
-    match missing.is_empty() {
-        true => Ok(()),
-        false => Err(DrillError::Unfit(denied(part, &missing, &drill_grant_commands()))),
-    }
+    nothing_missing(part, &missing, &drill_grant_commands()).map_err(DrillError::Unfit)
 }

@@ -140,19 +140,16 @@ impl Run {
     async fn interrupted(&self, mut drill: Drill, stop: &CancellationToken) -> Result<(), CatalogError> {
         if let Some(restore) = drill.restore {
             self.cancel(restore).await?;
-            // Whoever has lost the lease empties nothing.
-            self.save(&drill).await?;
-            if let Some(file) = drill.stage.to_file.clone() {
-                drill.left = match self.given(&file).await {
-                    Ok(given) => match self.empty(&given, restore, stop).await {
-                        Err(DrillError::Unfinished) => return Ok(()),
-                        Err(DrillError::Catalog(why)) => return Err(why),
-                        emptied => emptied.err().map(|why| why.told()),
-                    },
-                    Err(DrillError::Catalog(why)) => return Err(why),
-                    Err(why) => Some(why.to_string()),
-                };
-            }
+        }
+        if let Some(file) = &drill.stage.to_file
+            && drill.restore.is_some()
+        {
+            let emptied = async { self.empty(&drill, &self.given(file).await?, stop).await };
+            drill.left = match emptied.await {
+                Err(DrillError::Unfinished) => return Ok(()),
+                Err(DrillError::Catalog(why)) => return Err(why),
+                emptied => emptied.err().map(|why| why.to_string()),
+            };
         }
         let why = DrillError::Interrupted("its server was stopped or killed in the middle of it".into());
         self.end(drill, State::Interrupted, Some(why.told())).await
@@ -201,21 +198,16 @@ impl Run {
         drill.split.preparing = milliseconds(begun);
         self.setup.done("drill-prepared");
         let tried = self.restore(drill, &checkpoint, &mut stage, stop).await;
-        if drill.stage.to_file.is_some() {
-            // Whoever has lost the lease empties nothing.
-            self.save(drill).await?;
-        }
-        let removed = match (stage, drill.restore) {
-            (Stage::Throwaway(cluster), _) => cluster.remove().await.map_err(DrillError::from),
-            (Stage::Given(cluster), Some(restore)) => self.empty(&cluster, restore, stop).await,
-            (Stage::Given(_), None) => Ok(()),
+        let removed = match stage {
+            Stage::Throwaway(cluster) => cluster.remove().await.map_err(DrillError::from),
+            Stage::Given(cluster) => self.empty(drill, &cluster, stop).await,
         };
         match removed {
             Ok(()) => {}
             Err(why @ (DrillError::Unfinished | DrillError::Catalog(_))) => return Err(why),
             Err(why) => {
                 tracing::error!(cluster = %self.lease.cluster, drill = %drill.id, error = %why, "drill: what it left is removed later");
-                drill.left = drill.stage.to_file.is_some().then(|| why.told());
+                drill.left = drill.stage.to_file.is_some().then(|| why.to_string());
             }
         }
         tried
@@ -232,13 +224,16 @@ impl Run {
     }
 
     /// Empties a cluster once the restore into it has ended.
-    async fn empty(&self, given: &Given, restore: RestoreId, stop: &CancellationToken) -> Result<(), DrillError> {
+    async fn empty(&self, drill: &Drill, given: &Given, stop: &CancellationToken) -> Result<(), DrillError> {
+        let Some(restore) = drill.restore else { return Ok(()) };
         if !self.until_ended(restore, stop).await? {
             return Err(match stop.is_cancelled() {
                 true => DrillError::Unfinished,
                 false => DrillError::Unfit(format!("restore {restore} into it does not end")),
             });
         }
+        // Whoever has lost the lease empties nothing.
+        self.save(drill).await?;
         let record = self.setup.catalog.restore(self.lease.cluster, restore).await?;
         match given.empty(restore, &self.trying(stop)).await {
             Err(RestoreError::Stopped) => Err(DrillError::Unfinished),

@@ -56,7 +56,7 @@ use load::{Loader, Note, Progress, Setting, Target, Written};
 use naming::Naming;
 use open::Opening;
 use plan::Plan;
-pub(crate) use plan::denied;
+pub(crate) use plan::nothing_missing;
 use routing::Routing;
 
 use crate::Setup;

@@ -334,22 +334,23 @@ pub fn base(archive: &Archive, part: &PartId, time: ClusterTime) -> Result<Data,
 
 async fn privileges(target: &PartLink, users: bool) -> Result<(), RestoreError> {
     let missing = target.missing_for_restore(users).await?;
-    match missing.is_empty() {
-        true => Ok(()),
-        false => Err(RestoreError::Refused(denied(target, &missing, &restore_grant_commands()))),
-    }
+    nothing_missing(target, &missing, &restore_grant_commands()).map_err(RestoreError::Refused)
 }
 
+/// # Errors
 /// What the user may not do, and what allows it.
-pub(crate) fn denied(target: &PartLink, missing: &[&Need], commands: &[String]) -> String {
+pub(crate) fn nothing_missing(target: &PartLink, missing: &[&Need], commands: &[String]) -> Result<(), String> {
+    if missing.is_empty() {
+        return Ok(());
+    }
     let list: Vec<_> =
         missing.iter().map(|need| format!("{} (action `{}` on {})", need.what, need.action, need.resource)).collect();
-    format!(
+    Err(format!(
         "{}: the user of the target may not {}. In mongosh, on the primary of each part of the target:\n{}",
         target.id,
         list.join("; nor "),
         commands.join("\n")
-    )
+    ))
 }
 
 /// As far as the stored data tells.

@@ -59,22 +59,20 @@ impl Archive {
 
     /// The `featureCompatibilityVersion` that a part had when its stored data was read.
     pub async fn compatibility(&self, part: &PartId, base: &Data) -> Result<String, SnapshotError> {
-        Ok(self.manifest(part, base).await?.compatibility)
+        Ok(self.manifest(part, base).await?.0.compatibility)
     }
 
-    async fn manifest(&self, part: &PartId, base: &Data) -> Result<Manifest, SnapshotError> {
-        self.origin(part, base).noted(unpack::manifest(&self.vault, self.cluster, part, base).await).await
-    }
-
-    /// The snapshot that stored data is of.
-    fn origin(&self, part: &PartId, base: &Data) -> Origin {
+    /// What stored data says of itself, and the snapshot that it is of.
+    async fn manifest(&self, part: &PartId, base: &Data) -> Result<(Manifest, Origin), SnapshotError> {
         let of = self.stored().snapshots.iter().find(|snapshot| snapshot.data(part) == Some(base));
-        Origin::new(self.catalog.clone(), self.cluster, of.map(|snapshot| snapshot.id))
+        let origin = Origin::new(self.catalog.clone(), self.cluster, of.map(|snapshot| snapshot.id));
+        let manifest = origin.noted(unpack::manifest(&self.vault, self.cluster, part, base).await).await?;
+        Ok((manifest, origin))
     }
 
     /// All that a part's state at a time is made of.
     pub async fn source(&self, part: &PartId, base: &Data, time: ClusterTime) -> Result<Source, SnapshotError> {
-        let manifest = self.manifest(part, base).await?;
+        let (manifest, origin) = self.manifest(part, base).await?;
         let claim = room_for(&*self.catalog, self.cluster, part, base.stream, time, &self.room, &self.stop).await?;
         let handle = Handle::current();
         let oplog = StoredOplog::new(
@@ -89,7 +87,7 @@ impl Archive {
             handle,
             part: part.clone(),
             base: manifest,
-            origin: self.origin(part, base),
+            origin,
             oplog,
             room: self.room.clone(),
             claim,

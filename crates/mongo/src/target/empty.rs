@@ -6,12 +6,12 @@
 
 use std::collections::BTreeSet;
 
-use bson::raw::cstr;
 use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 use stillpoint_core::checkpoint::PartId;
+use tokio::time::timeout;
 
 use super::Destination;
-use super::write::{WRITE_LIMIT, majority};
+use super::write::WRITE_LIMIT;
 use crate::error::{MongoError, Result};
 use crate::part::PartLink;
 use crate::privileges::{
@@ -36,17 +36,12 @@ impl Destination {
     /// put into stay, and so does the mark.
     pub async fn empty(&self, restore: &str) -> Result<Emptied> {
         let parts = self.parts().await?;
-        if let Destination::Cluster(cluster) = self {
-            match self.may_be_emptied(restore, &parts).await? {
-                Emptied::Done => cluster.config.forget_all().await?,
-                not => return Ok(not),
+        let (config, shards): (Vec<_>, Vec<_>) = parts.iter().partition(|part| part.id == PartId::ConfigServers);
+        for part in config.into_iter().chain(shards) {
+            if let Some(not) = self.in_the_way(restore, &parts).await? {
+                return Ok(not);
             }
-        }
-        for part in &parts {
-            match self.may_be_emptied(restore, &parts).await? {
-                Emptied::Done => part.drop_all().await?,
-                not => return Ok(not),
-            }
+            part.empty().await?;
         }
         for part in &parts {
             if let Some(db) = databases(&part.catalogue_now().await?).first() {
@@ -57,19 +52,17 @@ impl Destination {
         Ok(Emptied::Done)
     }
 
-    async fn may_be_emptied(&self, restore: &str, parts: &[PartLink]) -> Result<Emptied> {
-        let Some(empty) = self.marked().marked_empty(restore).await? else { return Ok(Emptied::NotMarked) };
-        let shards = parts.iter().filter(|part| part.id != PartId::ConfigServers).map(|part| part.id.name());
-        let others: Vec<_> = shards.filter(|name| !empty.iter().any(|one| one == name)).map(str::to_owned).collect();
-        Ok(if others.is_empty() { Emptied::Done } else { Emptied::Others(others) })
+    /// Why it is not to be emptied, if it is not.
+    async fn in_the_way(&self, restore: &str, parts: &[PartLink]) -> Result<Option<Emptied>> {
+        let Some(empty) = self.marked().marked_empty(restore).await? else { return Ok(Some(Emptied::NotMarked)) };
+        let mut others = shards(parts);
+        others.retain(|name| !empty.contains(name));
+        Ok((!others.is_empty()).then_some(Emptied::Others(others)))
     }
 
     /// Notes that it was found empty, with the mark of that restore on it.
     pub async fn mark_empty(&self, restore: &str) -> Result<()> {
-        let parts = self.parts().await?;
-        let shards = parts.iter().filter(|part| part.id != PartId::ConfigServers);
-        let shards: Vec<_> = shards.map(|part| part.id.name().to_owned()).collect();
-        self.marked().mark_empty(restore, &shards).await
+        self.marked().mark_empty(restore, &shards(&self.parts().await?)).await
     }
 }
 
@@ -77,6 +70,13 @@ impl PartLink {
     /// What the user may not do, and would have to for the part to be emptied.
     pub async fn missing_to_empty(&self) -> Result<Vec<&'static Need>> {
         privileges::missing(self, EMPTY).await
+    }
+
+    async fn empty(&self) -> Result<()> {
+        if self.id == PartId::ConfigServers {
+            self.forget_all().await?;
+        }
+        self.drop_all().await
     }
 
     /// Makes config servers forget all but what they know of their own.
@@ -97,16 +97,10 @@ impl PartLink {
         self.change("config", need, command).await
     }
 
-    async fn change(&self, db: &str, need: &Need, command: Document) -> Result<()> {
-        let mut command = RawDocumentBuf::try_from(&command).map_err(|e| self.not_understood(need, e.to_string()))?;
-        command.append(cstr!("writeConcern"), majority());
-        let reply = self.write(db, need, command, WRITE_LIMIT).await?;
-        match reply.get_array("writeErrors").ok().and_then(|errors| errors.first()) {
-            None => Ok(()),
-            Some(error) => {
-                Err(MongoError::Command { part: self.id.to_string(), what: need.what, why: error.to_string() })
-            }
-        }
+    async fn change(&self, db: &str, need: &Need, mut command: Document) -> Result<()> {
+        command.insert("writeConcern", doc! {"w": "majority", "wtimeout": 60_000});
+        let slow = |_| MongoError::TooSlow { part: self.id.to_string(), what: need.what };
+        timeout(WRITE_LIMIT, self.run(db, need, command)).await.map_err(slow)?.map(drop)
     }
 
     /// Has a shard learn what is known no more, and drops its databases.
@@ -122,6 +116,11 @@ impl PartLink {
         }
         Ok(())
     }
+}
+
+fn shards(parts: &[PartLink]) -> Vec<String> {
+    let shards = parts.iter().filter(|part| part.id != PartId::ConfigServers);
+    shards.map(|part| part.id.name().to_owned()).collect()
 }
 
 /// Whether what a row is called is a database of a user, or in one.

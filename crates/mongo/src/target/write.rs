@@ -24,7 +24,7 @@ pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(90);
 const INDEX_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// A write concern of the majority.
-pub(super) fn majority() -> RawDocumentBuf {
+fn majority() -> RawDocumentBuf {
     rawdoc! {"w": "majority", "wtimeout": WRITE_LIMIT_MS}
 }
 
@@ -130,13 +130,7 @@ impl PartLink {
         MongoError::Command { part: self.id.to_string(), what: need.what, why }
     }
 
-    pub(super) async fn write(
-        &self,
-        db: &str,
-        need: &Need,
-        command: RawDocumentBuf,
-        limit: Duration,
-    ) -> Result<Document> {
+    async fn write(&self, db: &str, need: &Need, command: RawDocumentBuf, limit: Duration) -> Result<Document> {
         let database = self.client.database(db);
         let reply = database.run_raw_command(command);
         let Ok(reply) = timeout(limit, reply.into_future()).await else {

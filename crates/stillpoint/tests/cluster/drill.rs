@@ -248,8 +248,14 @@ impl Given {
 async fn killed(world: &mut World, run: &[&str], at: &str) -> String {
     world.server.stop().await;
     world.server.serve(Some(at)).await;
-    let ran = world.server.run(&[run, &["--no-wait", "--json"]].concat(), &[]).await;
+    let id = asked(world, run).await;
     world.server.crashed().await;
+    id
+}
+
+/// A drill that is not waited for.
+async fn asked(world: &World, run: &[&str]) -> String {
+    let ran = world.server.run(&[run, &["--no-wait", "--json"]].concat(), &[]).await;
     serde_json::from_str::<Value>(&ran.out).unwrap()["id"].as_str().unwrap().to_owned()
 }
 
@@ -341,8 +347,7 @@ async fn a_cluster_that_is_given_is_filled_and_emptied_by_each() {
     // One that cannot be emptied is told of until the next drill has done it.
     let revoke = doc! {"revokePrivilegesFromRole": "stillpointDrill", "privileges": [
     {"resource": {"db": "", "collection": ""}, "actions": ["dropDatabase"]}]};
-    let ran = world.server.run(&[&run[..], &["--no-wait", "--json"]].concat(), &[]).await;
-    let id = serde_json::from_str::<Value>(&ran.out).unwrap()["id"].as_str().unwrap().to_owned();
+    let id = asked(&world, &run).await;
     world.until(&id, &["RESTORING"]).await;
     for shard in given.lab.shards() {
         shard.run("admin", revoke.clone()).await.unwrap();

@@ -22,7 +22,7 @@ use stillpoint_lab::wire::Gossip;
 use stillpoint_mongo::{ClusterLink, PartLink};
 
 use crate::captured::{parts, server_of, until_stored};
-use crate::restore::{OF, routing};
+use crate::restore::{restore_to, routing};
 use crate::snapshots::{ask, complete};
 use crate::support::{SOON, Server, timestamp};
 use live::{Difference, State, cut, entries, live};
@@ -171,13 +171,9 @@ impl Source {
     }
 
     async fn restore(&self, seed: u64, target: &Lab, [named, point]: &[String; 2], map: &[(&str, &str)]) {
-        let file = self.server.folder().join("target");
-        std::fs::write(&file, target.restore_uri()).unwrap();
         let map: Vec<_> = map.iter().map(|(from, to)| format!("--shard-map={from}={to}")).collect();
         let map: Vec<_> = map.iter().map(String::as_str).collect();
-        let to = ["--to-file", file.to_str().unwrap(), "--json"];
-        let args = [&["restore"], &OF[..], &[named, point], &to, &map].concat();
-        let ran = self.server.run(&args, &[]).await;
+        let ran = restore_to(&self.server, [named, point], &target.restore_uri(), &map).await;
         assert!(ran.status.success(), "seed {seed}, {named} {point}: {}{}", ran.err, ran.out);
         let restored: Value = serde_json::from_str(&ran.out).unwrap();
         assert_eq!((&restored["state"], &restored["verdict"]), (&"FINISHED".into(), &"EQUAL".into()), "{restored}");

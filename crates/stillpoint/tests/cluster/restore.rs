@@ -50,11 +50,15 @@ pub async fn checkpoint(server: &Server) -> (String, ClusterTime) {
 }
 
 pub async fn restore(server: &Server, checkpoint: &str, uri: &str, more: &[&str]) -> Ran {
+    restore_to(server, ["--checkpoint", checkpoint], uri, more).await
+}
+
+/// The same to any point.
+pub async fn restore_to(server: &Server, point: [&str; 2], uri: &str, more: &[&str]) -> Ran {
     let file = server.folder().join("target");
     std::fs::write(&file, uri).unwrap();
-    let file = file.to_str().unwrap();
-    let args = [&["restore"], &OF[..], &["--checkpoint", checkpoint, "--to-file", file], more, &["--json"]].concat();
-    server.run(&args, &[]).await
+    let to = ["--to-file", file.to_str().unwrap(), "--json"];
+    server.run(&[&["restore"], &OF[..], &point, &to, more].concat(), &[]).await
 }
 
 pub async fn restored(server: &Server, checkpoint: &str, uri: &str, more: &[&str]) -> Value {
@@ -591,13 +595,10 @@ async fn at_any_time_the_money_is_all_there_whatever_failed_meanwhile() {
         let time = ClusterTime::new(seconds.min(last.seconds), next() as u32 % 60);
         let time = time.clamp(first, last);
         let target = Lab::builder().named("new").start().await.unwrap();
-        let file = server.folder().join("target");
-        std::fs::write(&file, target.restore_uri()).unwrap();
         let at = time.to_string();
-        let args = [&["restore"], &OF[..], &["--at", &at, "--to-file", file.to_str().unwrap()]].concat();
         // As soon as the transactions have ended that were prepared by then.
         let done = until(LIMIT, || async {
-            let ran = server.run(&[&args[..], &["--json"]].concat(), &[]).await;
+            let ran = restore_to(&server, ["--at", &at], &target.restore_uri(), &[]).await;
             if !ran.status.success() && ran.err.contains("is not known to have ended") {
                 return None;
             }
