@@ -2,6 +2,7 @@
 //! restored as `mongorestore` does it.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -137,7 +138,9 @@ async fn restore(archive: &Archive, db: &str, set: &ReplicaSet) {
 }
 
 /// What a server says of a database: options, indexes and documents of each collection.
-async fn described(set: &ReplicaSet, db: &str) -> BTreeMap<String, (Document, Vec<Document>, Vec<Document>)> {
+pub type Described = BTreeMap<String, (Document, Vec<Document>, Vec<Document>)>;
+
+pub async fn described(set: &ReplicaSet, db: &str) -> Described {
     let database = set.client().database(db);
     let listed = database.run_cursor_command(doc! {"listCollections": 1}).await.unwrap();
     let listed: Vec<Document> = listed.try_collect().await.unwrap();
@@ -160,6 +163,28 @@ async fn described(set: &ReplicaSet, db: &str) -> BTreeMap<String, (Document, Ve
         all.insert(name, (one.get_document("options").unwrap().clone(), indexes, documents));
     }
     all
+}
+
+pub fn assert_alike(before: &Described, after: &Described) {
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    for (name, before) in before {
+        let after = &after[name];
+        assert_eq!((&before.0, &before.1), (&after.0, &after.1), "{name}");
+        assert!(before.2 == after.2, "the documents of {name}");
+    }
+}
+
+/// Whether there is one on PATH.
+pub async fn mongorestore(args: &[&str], into: &ReplicaSet) -> bool {
+    let mut command = tokio::process::Command::new("mongorestore");
+    match command.args(args).args(["--uri", &into.admin_uri()]).kill_on_drop(true).output().await {
+        Err(why) if why.kind() == ErrorKind::NotFound => false,
+        output => {
+            let output = output.unwrap();
+            assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+            true
+        }
+    }
 }
 
 /// Standard output as bytes.
@@ -225,16 +250,19 @@ async fn a_part_is_exported_as_an_archive_that_can_be_restored() {
     assert_eq!(only.documents("shop", "goods"), archive.documents("shop", "goods"));
 
     // Restored, the database is what it was.
-    let target = Lab::plain_replica_set().await.unwrap();
-    restore(&only, "shop", &target).await;
-    let (before, after) = (described(set, "shop").await, described(&target, "shop").await);
-    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    let before = described(set, "shop").await;
     let (_, indexes, documents) = &before["weather"];
     assert!(indexes.len() == 2 && documents.len() == 100 && before["cheap"].2.len() == 10, "{indexes:?}");
-    for (name, before) in before {
-        let after = &after[&name];
-        assert_eq!((&before.0, &before.1), (&after.0, &after.1), "{name}");
-        assert!(before.2 == after.2, "the documents of {name}");
+    let target = Lab::plain_replica_set().await.unwrap();
+    restore(&only, "shop", &target).await;
+    assert_alike(&before, &described(&target, "shop").await);
+
+    // So it is when the tool itself restores it, where that is on PATH.
+    for from in [format!("--archive={file}"), format!("--dir={folder}/rs0")] {
+        let target = Lab::plain_replica_set().await.unwrap();
+        if mongorestore(&[&from, "--nsInclude", "shop.*"], &target).await {
+            assert_alike(&before, &described(&target, "shop").await);
+        }
     }
 }
 

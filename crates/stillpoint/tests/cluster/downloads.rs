@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::archive::Archive;
+use crate::archive::{Archive, assert_alike, described, mongorestore};
 use crate::captured::server_of;
 use crate::restore::{checkpoint, job, much, timestamp, until_job};
 use crate::snapshots::{ask, complete, furnish};
@@ -128,8 +128,12 @@ fn files(server: &Server) -> Vec<String> {
     listed.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Downloads a job's file, and looks that it is what its document says.
 async fn archive(client: &Client, job: &Value) -> Archive {
+    unpacked(&downloaded(client, job).await)
+}
+
+/// A job's file: it is what its document says.
+async fn downloaded(client: &Client, job: &Value) -> Vec<u8> {
     let reply = client.download(job["delivery"]["url"].as_str().unwrap()).await;
     assert_eq!(reply.status, 200, "{}", reply.head);
     let hash: String = digest(&SHA256, &reply.body).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -137,7 +141,7 @@ async fn archive(client: &Client, job: &Value) -> Archive {
     assert_eq!(job["stillpoint"]["fileSize"], reply.body.len());
     let name = format!("attachment; filename=\"{}\"", job["hashes"][0]["fileName"].as_str().unwrap());
     assert_eq!(reply.header("content-disposition"), Some(name.as_str()));
-    unpacked(&reply.body)
+    reply.body
 }
 
 pub fn unpacked(file: &[u8]) -> Archive {
@@ -159,6 +163,17 @@ async fn assert_as_of(archive: &Archive, set: &ReplicaSet, lab: &Lab, time: Clus
             documents.sort_by_cached_key(Document::to_string);
         }
         assert!(found == expected && !found.is_empty(), "{ns}: {} of {}", found.len(), expected.len());
+    }
+}
+
+/// `mongorestore` makes of it what `furnish` made, where it is on PATH.
+async fn assert_taken_by_the_tool(server: &Server, file: &[u8], set: &ReplicaSet) {
+    let path = server.folder().join("downloaded.gz");
+    std::fs::write(&path, file).unwrap();
+    let target = Lab::plain_replica_set().await.unwrap();
+    let from = format!("--archive={}", path.display());
+    if mongorestore(&["--gzip", &from, "--nsInclude", "shop.*"], &target).await {
+        assert_alike(&described(set, "shop").await, &described(&target, "shop").await);
     }
 }
 
@@ -194,11 +209,15 @@ async fn each_part_is_downloaded_once_as_it_was() {
     let parts = ["shard-rs0", "shard-rs1", "config"];
     for (job, part) in jobs.iter().zip(parts) {
         assert_eq!((&job["statusName"], &job["stillpoint"]["part"]), (&json!("FINISHED"), &json!(part)), "{job}");
-        let archive = archive(&client, job).await;
+        let file = downloaded(&client, job).await;
+        let archive = unpacked(&file);
         match part {
             "shard-rs0" => assert_as_of(&archive, lab.shard(0), &lab, cut, &[NS, "shop.goods", "shop.words"]).await,
             "shard-rs1" => assert_as_of(&archive, lab.shard(1), &lab, cut, &[NS, "shop.clustered"]).await,
             _ => assert_as_of(&archive, lab.config(), &lab, cut, &["config.chunks", "config.databases"]).await,
+        }
+        if part == "shard-rs1" {
+            assert_taken_by_the_tool(&server, &file, lab.shard(1)).await;
         }
         let again = client.download(job["delivery"]["url"].as_str().unwrap()).await;
         assert_eq!((again.status, &again.json()["errorCode"]), (410, &json!("DOWNLOAD_GONE")));

@@ -26,6 +26,7 @@ use stillpoint_lab::wait::until;
 
 use crate::report::{Limit, Report, median};
 use crate::stage::Stage;
+use crate::theirs;
 use crate::usage::{Busy, Memory};
 
 const BACKLOG: usize = 500_000;
@@ -298,20 +299,10 @@ pub fn gzip(file: &std::path::Path) -> Result<u64> {
 /// For comparison, where there is one.
 fn mongodump(report: &mut Report, part: &ReplicaSet, rate: f64) -> Result<()> {
     let out = tempfile::tempdir()?;
-    let begin = Instant::now();
-    let run = Command::new("mongodump")
-        .args(["--quiet", "--db", "local", "--collection", "oplog.rs", "--out"])
-        .arg(out.path())
-        .args(["--uri", &part.admin_uri()])
-        .status();
-    let Ok(status) = run else {
-        println!("{:<44} {:>6}  no mongodump on PATH", "capture of a backlog / mongodump", "-");
-        return Ok(());
-    };
-    ensure!(status.success(), "mongodump failed");
-    let took = begin.elapsed().as_secs_f64();
-    let bytes = std::fs::metadata(out.path().join("local/oplog.rs.bson"))?.len() as f64;
-    let figures = format!("mongodump {:.0} MB/s, uncompressed", bytes / took / 1e6);
-    report.ratio("capture of a backlog / mongodump", rate / (bytes / took), Limit::None, figures);
+    let args = ["--db", "local", "--collection", "oplog.rs", "--out", &out.path().to_string_lossy()];
+    let took = theirs::run("mongodump", part, &args)?;
+    let bytes = took.map(|_| std::fs::metadata(out.path().join("local/oplog.rs.bson"))).transpose()?;
+    let ours = bytes.map_or(0.0, |bytes| bytes.len() as f64 / rate);
+    report.against("  its time / mongodump, uncompressed", ours, took, Limit::None);
     Ok(())
 }

@@ -31,6 +31,7 @@ mod seed;
 mod served;
 mod snapshot;
 mod stage;
+mod theirs;
 mod usage;
 
 use std::process::ExitCode;

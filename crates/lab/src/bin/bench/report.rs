@@ -31,6 +31,14 @@ impl Report {
         println!("{name:<44} {ratio:>6.3}  {limit:<7} {verdict:<5}  {figures}");
     }
 
+    /// Of our seconds and those of one of MongoDB's tools, if it is there.
+    pub fn against(&mut self, name: &str, ours: f64, theirs: Option<f64>, limit: Limit) {
+        match theirs {
+            Some(theirs) => self.ratio(name, ours / theirs, limit, format!("{ours:.1} s and {theirs:.1} s")),
+            None => println!("{name:<44} {:>6}  the tool is not on PATH", "-"),
+        }
+    }
+
     pub fn status(&self) -> ExitCode {
         ExitCode::from(u8::from(self.missed))
     }

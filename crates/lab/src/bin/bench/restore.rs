@@ -1,10 +1,8 @@
-//! Restores: a million documents and 300,000 updates into an empty cluster, against a bare loop that inserts as many
-//! documents of the same size with the same driver; with and without comparing; and two shards against one.
+//! Restores of a million documents into an empty cluster, against a bare loop that inserts the same documents with the
+//! same driver; with and without comparing; with 300,000 updates to fold; and two shards against one.
 //!
-//! Timed from when the restore is asked for until it is finished, folding the updates included; the bare loop folds
-//! nothing, and has its documents in memory.
+//! Timed from when the restore is asked for until it is finished; the bare loop has its documents in memory.
 
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -20,64 +18,76 @@ use stillpoint_lab::{Lab, ReplicaSet};
 use crate::report::{Limit, Report};
 use crate::snapshot::{DOCUMENTS, UPDATES, load, update};
 use crate::stage::Stage;
+use crate::theirs::Dump;
 use crate::usage::Memory;
 
 const BARE: Limit = Limit::AtMost(1.15);
 const MONGORESTORE: Limit = Limit::AtMost(0.8);
+const OPLOG_REPLAY: Limit = Limit::AtMost(0.2);
 const MEMORY: Limit = Limit::AtMost(256.0);
 const WORKERS: usize = 4;
 
 pub async fn measure(report: &mut Report, binary: &std::path::Path) -> Result<()> {
     let one = Stage::set(binary, 1).await?;
-    load(one.lab.shard(0), 0, DOCUMENTS).await?;
-    one.command(&["snapshot", "take"]).await?;
-    let mut rng = StdRng::seed_from_u64(7);
-    update(one.lab.shard(0), (0..UPDATES).map(|_| rng.random_range(0..DOCUMENTS)).collect()).await?;
-    let point = restorable(&one).await?;
+    let shard = one.lab.shard(0);
+    load(shard, 0, DOCUMENTS).await?;
+    let snapshot = taken(&one).await?;
+    let (bare, mb) = bare_loop(shard).await?;
+    let loaded = restore(&one, &snapshot, 1, &["--no-verify"]).await?;
+    let rates = format!("{:.0} MB/s and {:.0} MB/s; {mb:.0} MB", mb / loaded, mb / bare);
+    report.ratio("restore / bare loop that inserts, time", loaded / bare, BARE, rates);
+    let compared = restore(&one, &snapshot, 1, &[]).await?;
+    let figures = format!("{compared:.1} s and {loaded:.1} s");
+    report.ratio("  with comparing / without", compared / loaded, Limit::None, figures);
 
-    let (bare, mb) = bare_loop(one.lab.shard(0)).await?;
-    let alone = restore(&one, &point, 1, &["--no-verify"]).await?;
+    let dump = Dump::of(shard).await?;
+    let mut rng = StdRng::seed_from_u64(7);
+    update(shard, (0..UPDATES).map(|_| rng.random_range(0..DOCUMENTS)).collect()).await?;
+    let folded = restore(&one, &restorable(&one).await?, 1, &["--no-verify"]).await?;
+    let figures = format!("{folded:.1} s; {UPDATES}");
+    report.ratio("  with updates to fold / without", folded / loaded, Limit::None, figures);
+    let theirs = match dump {
+        Some(dump) => dump.restore_and_replay(shard).await?,
+        None => None,
+    };
+    report.against("  / mongorestore, 4 workers, time", loaded, theirs.map(|(restored, _)| restored), MONGORESTORE);
+    let both = theirs.map(|(restored, replayed)| restored + replayed);
+    report.against("  with updates / and --oplogReplay, time", folded, both, OPLOG_REPLAY);
     let peak = Memory::of(one.pid()?)?.peak as f64 / 1024.0;
-    let compared = restore(&one, &point, 1, &[]).await?;
-    let rates = format!("{:.0} MB/s and {:.0} MB/s; {mb:.0} MB, {UPDATES} updates folded", mb / alone, mb / bare);
-    report.ratio("restore / bare loop that inserts, time", alone / bare, BARE, rates);
-    report.ratio(
-        "  with comparing / without",
-        compared / alone,
-        Limit::None,
-        format!("{compared:.1} s and {alone:.1} s"),
-    );
     report.ratio("  peak memory, MiB", peak, MEMORY, "the server's, capture and all");
-    mongorestore(report, one.lab.shard(0), alone).await?;
     one.strike().await?;
 
     let two = Stage::set(binary, 2).await?;
     load(two.lab.shard(0), 0, DOCUMENTS / 2).await?;
     load(two.lab.shard(1), DOCUMENTS / 2, DOCUMENTS).await?;
-    two.command(&["snapshot", "take"]).await?;
-    let point = restorable(&two).await?;
-    let apart = restore(&two, &point, 2, &["--no-verify"]).await?;
-    report.ratio("  two shards / one of the same total", apart / alone, Limit::None, format!("{apart:.1} s"));
+    let apart = restore(&two, &taken(&two).await?, 2, &["--no-verify"]).await?;
+    report.ratio("  two shards / one of the same total", apart / loaded, Limit::None, format!("{apart:.1} s"));
     two.strike().await
 }
 
+/// A snapshot, as a restore is asked for it.
+async fn taken(stage: &Stage) -> Result<[String; 2]> {
+    let taken = stage.command(&["snapshot", "take"]).await?;
+    Ok(["--snapshot".into(), taken["id"].as_str().context("no id")?.into()])
+}
+
 /// A checkpoint, once it can be restored.
-async fn restorable(stage: &Stage) -> Result<String> {
+async fn restorable(stage: &Stage) -> Result<[String; 2]> {
     let id = stage.take().await?;
     let begun = Instant::now();
     while stage.command(&["checkpoint", "show", &id]).await?["restorable"] != true {
         ensure!(begun.elapsed() < Duration::from_secs(60), "the checkpoint {id} is not restorable");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Ok(id)
+    Ok(["--checkpoint".into(), id])
 }
 
 /// The seconds that it took, into a cluster of its own.
-async fn restore(stage: &Stage, checkpoint: &str, shards: usize, more: &[&str]) -> Result<f64> {
+async fn restore(stage: &Stage, [kind, id]: &[String; 2], shards: usize, more: &[&str]) -> Result<f64> {
     let target = Lab::builder().named("new").shards(shards).start().await?;
     let uri = stage.folder().join(format!("target-{:x}", rand::random::<u32>()));
     let uri = write_secret(&uri, &target.restore_uri())?;
-    let args = ["restore", "--checkpoint", checkpoint, "--to-file", &uri.to_string_lossy()];
+    let args = ["restore", kind, id, "--to-file", &uri.to_string_lossy()];
     let done = stage.command(&[&args[..], more].concat()).await?;
     ensure!(done["state"] == "FINISHED", "{done}");
     let at = |name: &str| -> Result<jiff::Timestamp> { Ok(done[name].as_str().context("no time")?.parse()?) };
@@ -122,29 +132,4 @@ async fn bare_loop(source: &ReplicaSet) -> Result<(f64, f64)> {
     let took = begun.elapsed().as_secs_f64();
     ensure!(orders.count_documents(doc! {}).await? == DOCUMENTS as u64);
     Ok((took, bytes as f64 / 1e6))
-}
-
-/// For comparison, where there is one: of the documents alone, without the updates.
-async fn mongorestore(report: &mut Report, source: &ReplicaSet, alone: f64) -> Result<()> {
-    let name = "  / mongorestore, 4 workers, time";
-    let archive = tempfile::NamedTempFile::new()?;
-    let path = format!("--archive={}", archive.path().display());
-    let dumped =
-        Command::new("mongodump").args(["--quiet", "--db", "bench", &path, "--uri", &source.admin_uri()]).status();
-    let Ok(true) = dumped.map(|status| status.success()) else {
-        println!("{name:<44} {:>6}  no mongodump on PATH", "-");
-        return Ok(());
-    };
-    let target = Lab::builder().named("their").shards(1).start().await?;
-    let begun = Instant::now();
-    let uri = target.shard(0).admin_uri();
-    let args = ["--quiet", "--numInsertionWorkersPerCollection", "4", &path, "--uri", &uri];
-    let Ok(status) = Command::new("mongorestore").args(args).stdout(Stdio::null()).status() else {
-        println!("{name:<44} {:>6}  no mongorestore on PATH", "-");
-        return Ok(());
-    };
-    ensure!(status.success(), "mongorestore failed");
-    let took = begun.elapsed().as_secs_f64();
-    report.ratio(name, alone / took, MONGORESTORE, format!("{took:.1} s"));
-    Ok(())
 }

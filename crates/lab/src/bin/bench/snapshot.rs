@@ -4,7 +4,6 @@
 //! The first is timed from when it is asked for until all is read, compressed, hashed and stored; the others from
 //! when their time is chosen until they are complete: before that they wait for the oplog to be sealed.
 
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -22,6 +21,7 @@ use stillpoint_lab::wait::until;
 use crate::capture::{document, gzip, roomy};
 use crate::report::{Limit, Report, median};
 use crate::stage::Stage;
+use crate::theirs::{self, Dump};
 use crate::usage::Memory;
 
 pub const DOCUMENTS: i64 = 1_000_000;
@@ -32,6 +32,7 @@ const SMALLER_THAN_GZIP: Limit = Limit::AtMost(1.0);
 const CLUSTERED: Limit = Limit::AtMost(0.05);
 const MONGODUMP: Limit = Limit::AtMost(1.5);
 const MONGODUMP_GZIP: Limit = Limit::AtMost(0.4);
+const OPLOG_REPLAY: Limit = Limit::AtMost(0.05);
 const ENOUGH: Duration = Duration::from_secs(600);
 
 pub async fn measure(report: &mut Report, binary: &std::path::Path) -> Result<()> {
@@ -53,7 +54,11 @@ pub async fn measure(report: &mut Report, binary: &std::path::Path) -> Result<()
     let figures =
         format!("{:.0} MB/s and {:.0} MB/s; {} documents, {mb:.0} MB", mb / read, mb / bare_time, data.documents);
     report.ratio("first snapshot / bare loop, time", read / bare_time, Limit::None, figures);
-    mongodump(report, shard, read)?;
+    for (name, gzip, limit) in [("mongodump", None, MONGODUMP), ("mongodump --gzip", Some("--gzip"), MONGODUMP_GZIP)] {
+        let args = [Some("--db"), Some("bench"), Some("--archive"), gzip];
+        let took = theirs::run("mongodump", shard, &args.into_iter().flatten().collect::<Vec<_>>())?;
+        report.against(&format!("  / {name}, time"), read, took, limit);
+    }
     let peak = Memory::of(stage.pid()?)?.peak as f64 / 1024.0;
     report.ratio("  peak memory, MiB", peak, Limit::None, "the server's, capture and all");
 
@@ -84,9 +89,15 @@ pub async fn measure(report: &mut Report, binary: &std::path::Path) -> Result<()
     update(shard, (0..CHANGED).map(|_| rng.random_range(0..DOCUMENTS)).collect()).await?;
     let (next, time) = Taking::begin(&stage, &cluster).await?.complete().await?;
     told(report, "snapshot after 1 % changed, at random", &next, stored, Limit::None, time)?;
+    let dump = Dump::of(shard).await?;
     update(shard, (0..UPDATES).map(|_| rng.random_range(0..DOCUMENTS)).collect()).await?;
     let (next, time) = Taking::begin(&stage, &cluster).await?.complete().await?;
     told(report, "snapshot after 300,000 updates at random", &next, stored, Limit::None, time)?;
+    let replayed = match dump {
+        Some(dump) => dump.restore_and_replay(shard).await?.map(|(_, replayed)| replayed),
+        None => None,
+    };
+    report.against("  its fold / mongorestore --oplogReplay, time", time, replayed, OPLOG_REPLAY);
     let peak = Memory::of(stage.pid()?)?.peak as f64 / 1024.0;
     report.ratio("  peak memory, MiB", peak, Limit::None, "64 MiB of it for sorting, by its settings");
     stage.strike().await
@@ -185,22 +196,4 @@ async fn bare_loop(part: &ReplicaSet) -> Result<(usize, Duration)> {
         bytes += batch.as_raw_document().as_bytes().len();
     }
     Ok((bytes, begin.elapsed()))
-}
-
-/// For comparison, where there is one.
-fn mongodump(report: &mut Report, part: &ReplicaSet, read: f64) -> Result<()> {
-    for (name, gzip, limit) in [("mongodump", false, MONGODUMP), ("mongodump --gzip", true, MONGODUMP_GZIP)] {
-        let begin = Instant::now();
-        let mut command = Command::new("mongodump");
-        command.args(["--quiet", "--db", "bench", "--archive", "--uri", &part.admin_uri()]);
-        command.args(gzip.then_some("--gzip")).stdout(Stdio::null());
-        let Ok(status) = command.status() else {
-            println!("{:<44} {:>6}  no mongodump on PATH", format!("first snapshot / {name}, time"), "-");
-            continue;
-        };
-        ensure!(status.success(), "mongodump failed");
-        let took = begin.elapsed().as_secs_f64();
-        report.ratio(&format!("first snapshot / {name}, time"), read / took, limit, format!("{took:.1} s"));
-    }
-    Ok(())
 }
