@@ -476,8 +476,8 @@ pub enum RestoreJobCommand {
         of: OfCluster,
         id: RestoreId,
     },
-    /// End a restore that is under way. Its target is left as it is, and marked as not whole; files to be downloaded
-    /// go, also those that are ready.
+    /// End a restore that is under way. Its target is left as it is, and marked as not whole, but a drill's goes or is
+    /// emptied; files to be downloaded go, also those that are ready.
     Cancel {
         #[command(flatten)]
         of: OfCluster,

@@ -38,7 +38,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use stillpoint_catalog::{CatalogError, Lease};
 use stillpoint_core::checkpoint::PartId;
-use stillpoint_core::restore::{Amount, Mark, Point, Restore, State, Target as Place};
+use stillpoint_core::restore::{Mark, Point, Restore, State, Target as Place};
 use stillpoint_core::snapshot::Data;
 use stillpoint_core::verification::{Verdict, Verification};
 use stillpoint_core::{ClusterTime, RestoreId};
@@ -140,8 +140,7 @@ type Made = BTreeMap<PartId, BTreeMap<Uuid, String>>;
 impl Run {
     /// Goes on with a restore until it has ended.
     async fn to_the_end(&self, mut restore: Restore, stop: &CancellationToken) -> Result<(), RestoreError> {
-        // Since when nothing works, and how far it was then.
-        let mut since: Option<(Instant, (State, Amount, usize))> = None;
+        let mut standstill = Standstill { furthest: None };
         let mut pause = PAUSE;
         loop {
             let why = match self.attempt(&mut restore, stop).await {
@@ -155,13 +154,8 @@ impl Run {
                 RestoreError::Killed => return self.end(&mut restore, State::Killed, None).await,
                 _ => {}
             }
-            let far = how_far(&restore);
-            let begun = match since {
-                Some((begun, before)) if before == far => begun,
-                _ => Instant::now(),
-            };
-            since = Some((begun, far));
-            if why.is_lasting() || begun.elapsed() > self.setup.restores.patience {
+            let still = standstill.at(how_far(&restore), Instant::now());
+            if why.is_lasting() || still > self.setup.restores.patience {
                 let text = failure(&restore, &why);
                 tracing::error!(cluster = %self.lease.cluster, restore = %restore.id, "restore: broken: {text}");
                 return self.end(&mut restore, State::Broken, Some(text)).await;
@@ -743,15 +737,31 @@ fn not_under_way(part: &PartId, found: &Routing) -> Result<(), RestoreError> {
     }
 }
 
-/// What must have grown since the last failure for a restore not to be given up. A file that was not made to its end
-/// is begun anew.
-fn how_far(restore: &Restore) -> (State, Amount, usize) {
-    match restore.target {
-        Place::Download { .. } => {
-            let ready = restore.parts.iter().filter(|part| part.file.is_some()).count();
-            (restore.state, Amount::default(), ready)
+/// State, collections and documents written, files ready: what must have grown for a restore not to be given up. A file
+/// that was not made to its end is begun anew.
+fn how_far(restore: &Restore) -> (State, [u64; 3]) {
+    let amounts = match restore.target {
+        Place::Download { .. } => [0, 0, restore.parts.iter().filter(|part| part.file.is_some()).count() as u64],
+        _ => [restore.written().collections, restore.written().documents, 0],
+    };
+    (restore.state, amounts)
+}
+
+/// For how long a restore that fails again and again has not got further than ever before. One that fell back and
+/// comes to the same place again has not.
+struct Standstill<Far> {
+    furthest: Option<(Far, Instant)>,
+}
+
+impl<Far: PartialOrd> Standstill<Far> {
+    fn at(&mut self, far: Far, now: Instant) -> Duration {
+        match &self.furthest {
+            Some((furthest, since)) if far <= *furthest => now - *since,
+            _ => {
+                self.furthest = Some((far, now));
+                Duration::ZERO
+            }
         }
-        _ => (restore.state, restore.written(), 0),
     }
 }
 
@@ -773,4 +783,19 @@ fn failure(restore: &Restore, why: &RestoreError) -> String {
     };
     let why = why.to_string();
     format!("{}{} {next}", why, if why.ends_with('.') { "" } else { "." })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_that_comes_and_goes_stands_still() {
+        let begun = Instant::now();
+        let mut standstill = Standstill { furthest: None };
+        let stood = [(3, 0), (5, 1), (2, 4), (5, 7), (4, 9), (6, 11), (6, 12)]
+            .map(|(far, second)| standstill.at((State::Loading, far), begun + Duration::from_secs(second)).as_secs());
+        assert_eq!(stood, [0, 0, 3, 6, 8, 0, 1]);
+        assert_eq!(standstill.at((State::Verifying, 0), begun + Duration::from_secs(20)), Duration::ZERO);
+    }
 }

@@ -85,13 +85,13 @@ async fn what_was_written_of_a_file_that_is_begun_anew_is_no_progress() {
     let (_fixture, _run, queued) = queued(5).await;
     let loading = Restore { state: State::Loading, ..queued };
     let mut more = loading.clone();
-    more.parts[0].written.bytes = 9;
+    more.parts[0].written.documents = 9;
     assert_eq!(how_far(&more), how_far(&loading), "on a full disk it would be written for ever");
     more.parts[0].file = Some(Ready { name: "a".into(), bytes: 1, sha256: "00".into(), gone: None });
     assert_ne!(how_far(&more), how_far(&loading));
     let target = Target::Hosts("host:1".into());
     let (into, mut more) = (Restore { target: target.clone(), ..loading.clone() }, Restore { target, ..loading });
-    more.parts[0].written.bytes = 9;
+    more.parts[0].written.documents = 9;
     assert_ne!(how_far(&more), how_far(&into));
 }
 
