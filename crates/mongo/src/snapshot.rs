@@ -29,6 +29,14 @@ const CATALOGUE_LIMIT_MS: i32 = 60_000;
 /// For one batch. A limit of the server's own would count all batches of a cursor together.
 const BATCH_LIMIT: Duration = Duration::from_secs(60);
 
+/// What the server has in a first batch that nothing is said of.
+const FIRST: usize = 101;
+/// What batches are to hold, in bytes. The server's own limit is 16 MiB: memory that would be given back to the system
+/// after each. Where the round trip takes 20 ms, these are 100 MB a second.
+const BATCH: usize = 2 << 20;
+/// In documents: should those that come be shorter than those that were measured.
+const FEWEST: usize = 500;
+
 /// In which order documents are read.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Order {
@@ -64,6 +72,8 @@ pub struct Documents {
     part: PartLink,
     what: String,
     at: Option<ClusterTime>,
+    /// What was read to see how long they are.
+    first: Option<Batch>,
     cursor: Box<RawBatchCursor>,
 }
 
@@ -73,6 +83,17 @@ pub struct Batch(RawBatch);
 impl Batch {
     pub fn documents(&self) -> impl Iterator<Item = std::result::Result<&RawDocument, String>> {
         documents(&self.0)
+    }
+
+    /// How many documents like these a batch is to hold, if more may come.
+    fn fitting(&self) -> Option<u32> {
+        let (mut number, mut bytes) = (0, 0);
+        for document in self.documents() {
+            number += 1;
+            bytes += document.ok()?.as_bytes().len();
+        }
+        let fitting = (BATCH * number).checked_div(bytes)?.max(FEWEST);
+        (number >= FIRST).then(|| u32::try_from(fitting).ok()).flatten()
     }
 }
 
@@ -87,7 +108,7 @@ impl PartLink {
             "maxTimeMS": CATALOGUE_LIMIT_MS,
         };
         let what = "the catalogue".to_owned();
-        let mut documents = self.open("admin", command, what, Some(at)).await?;
+        let mut documents = self.open("admin", command, what, Some(at), None).await?;
         let mut all = Vec::new();
         while let Some(batch) = documents.next().await? {
             for document in batch.documents() {
@@ -125,7 +146,13 @@ impl PartLink {
             }
         }
         let what = format!("collection {} of {db}", bson::Uuid::from_bytes(collection));
-        self.open(db, command, what, at).await
+        let mut documents = self.open(db, command.clone(), what.clone(), at, None).await?;
+        let first = documents.next().await?;
+        if let Some(fitting) = first.as_ref().and_then(Batch::fitting) {
+            return self.open(db, command, what, at, Some(fitting)).await;
+        }
+        documents.first = first;
+        Ok(documents)
     }
 
     /// `featureCompatibilityVersion`.
@@ -146,15 +173,23 @@ impl PartLink {
     async fn open(
         &self,
         db: &str,
-        command: RawDocumentBuf,
+        mut command: RawDocumentBuf,
         what: String,
         at: Option<ClusterTime>,
+        batch: Option<u32>,
     ) -> std::result::Result<Documents, ReadError> {
+        if let Some(batch) = batch {
+            command.append(cstr!("batchSize"), i64::from(batch));
+        }
         let database = self.client.database(db);
-        let cursor = database.run_raw_cursor_command(command).selection_criteria(secondaries_first()).batch();
+        let mut cursor = database.run_raw_cursor_command(command).selection_criteria(secondaries_first());
+        if let Some(batch) = batch {
+            cursor = cursor.batch_size(batch);
+        }
+        let cursor = cursor.batch();
         let Ok(cursor) = timeout(BATCH_LIMIT, cursor).await else { return Err(self.too_slow()) };
         match cursor {
-            Ok(cursor) => Ok(Documents { part: self.clone(), what, at, cursor: Box::new(cursor) }),
+            Ok(cursor) => Ok(Documents { part: self.clone(), what, at, first: None, cursor: Box::new(cursor) }),
             Err(error) => Err(self.read_error(&error, what, at)),
         }
     }
@@ -178,6 +213,9 @@ impl PartLink {
 impl Documents {
     /// The next batch; none at the end.
     pub async fn next(&mut self) -> std::result::Result<Option<Batch>, ReadError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
         let Ok(next) = timeout(BATCH_LIMIT, self.cursor.next()).await else { return Err(self.part.too_slow()) };
         match next {
             None => Ok(None),

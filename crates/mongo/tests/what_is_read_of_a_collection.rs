@@ -1,4 +1,4 @@
-//! A collection that is read while its part is slow: each batch has a limit of time, and all of them together none.
+//! A collection that is read: each batch has a limit of time, and all of them together none; and none is long.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,11 @@ async fn fill(set: &ReplicaSet) -> Result<[u8; 16]> {
         let documents: Vec<_> = (from..from + 16).map(|n| doc! {"_id": n as i32, "large": large.clone()}).collect();
         set.run("shop", doc! {"insert": "large", "documents": documents}).await?;
     }
-    let listed = set.run("shop", doc! {"listCollections": 1, "filter": {"name": "large"}}).await?;
+    uuid_of(set, "large").await
+}
+
+async fn uuid_of(set: &ReplicaSet, name: &str) -> Result<[u8; 16]> {
+    let listed = set.run("shop", doc! {"listCollections": 1, "filter": {"name": name}}).await?;
     let first = listed.get_document("cursor")?.get_array("firstBatch")?[0].as_document().context("no collection")?;
     match first.get_document("info")?.get("uuid") {
         Some(Bson::Binary(uuid)) => Ok(uuid.bytes.as_slice().try_into()?),
@@ -70,5 +74,40 @@ async fn one_batch_may_not_take_as_long_as_all_of_them_may() -> Result<()> {
     let (found, why, _, all) = slow;
     assert!(why.is_none() && found == DOCUMENTS, "{found} {why:?}");
     assert!(all > LIMIT, "it was not slow: {all:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_short_whatever_the_length_of_its_documents() -> Result<()> {
+    let lab = Lab::builder().shards(1).start().await?;
+    let set = lab.shard(0);
+    let part = ClusterLink::connect(&SecretString::from(lab.uri())).await?.parts().await?.swap_remove(0);
+    // The server's own batches would be of 16 MiB. One of a hundred documents is all of the first that it sends unasked.
+    for (number, length) in [(100, 10), (101, 10), (102, 10), (60_000, 10), (8_000, 2_000)] {
+        let name = format!("of{number}");
+        let text = "x".repeat(length);
+        for from in (0..number).step_by(2_000) {
+            let documents = (from..number.min(from + 2_000)).map(|n| doc! {"_id": n, "text": &text});
+            let documents: Vec<_> = documents.collect();
+            set.run("shop", doc! {"insert": &name, "documents": documents, "writeConcern": {"w": "majority"}}).await?;
+        }
+        let uuid = uuid_of(set, &name).await?;
+        let at = part.committed().await?;
+        let mut documents = part.documents("shop", uuid, When::At(at), Order::ById { from: None }).await?;
+        let (mut found, mut longest) = (Vec::new(), 0);
+        while let Some(batch) = documents.next().await? {
+            let mut bytes = 0;
+            for document in batch.documents() {
+                let document = document.map_err(anyhow::Error::msg)?;
+                bytes += document.as_bytes().len();
+                found.push(document.get_i32("_id")?);
+            }
+            longest = longest.max(bytes);
+        }
+        assert!(found.into_iter().eq(0..number), "{name}");
+        assert!(longest <= 3 << 20, "{name}: a batch of {longest} bytes");
+        // Nor so short that there would be one for every few.
+        assert!(longest > 1 << 20 || number < 200, "{name}: none above {longest} bytes");
+    }
     Ok(())
 }
