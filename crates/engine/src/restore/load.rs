@@ -157,13 +157,13 @@ pub enum Note {
 
 impl Note {
     fn done(digest: &Digest) -> Note {
-        Note::Done { documents: digest.documents, bytes: digest.bytes, hash: BASE64.encode(digest.hash) }
+        Note::Done { documents: digest.documents, bytes: digest.bytes, hash: BASE64.encode(digest.hash.to_le_bytes()) }
     }
 
     /// The digest of a collection that is done.
     pub fn digest(&self) -> Option<Digest> {
         let Note::Done { documents, bytes, hash } = self else { return None };
-        let hash = BASE64.decode(hash).ok()?.try_into().ok()?;
+        let hash = u128::from_le_bytes(BASE64.decode(hash).ok()?.try_into().ok()?);
         Some(Digest { documents: *documents, bytes: *bytes, hash })
     }
 
@@ -194,8 +194,6 @@ pub struct Setting {
     /// What was noted of its collections before.
     pub noted: BTreeMap<Uuid, Note>,
     pub trying: Trying,
-    /// Whether it is to be compared: if not, documents are counted and no more.
-    pub compared: bool,
 }
 
 /// A collection whose documents come.
@@ -368,10 +366,7 @@ impl Sink for Loader {
             Ok(None) => return Ok(()),
             Err(why) => return Err(self.fail(why)),
         };
-        match self.setting.compared {
-            true => open.written.documents.add(document.as_bytes()),
-            false => open.written.documents.count(document.as_bytes()),
-        }
+        open.written.documents.add(document.as_bytes());
         let passed = open.limits.passed(&open.written.documents);
         if passed != open.lifted {
             open.lifted = passed;

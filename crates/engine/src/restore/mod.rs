@@ -458,7 +458,6 @@ impl Run {
                 notes: notes.clone(),
                 noted,
                 trying: self.trying(&stop),
-                compared: restore.options.verify,
             };
             let handle = Handle::current();
             loads.spawn_blocking(move || {

@@ -79,7 +79,7 @@ fn root_document(root: &Root) -> Option<RawDocumentBuf> {
     document.append(cstr!("last"), binary(entry.last.bytes()));
     document.append(cstr!("documents"), i64::try_from(entry.digest.documents).ok()?);
     document.append(cstr!("bytes"), i64::try_from(entry.digest.bytes).ok()?);
-    document.append(cstr!("hash"), binary(&entry.digest.hash));
+    document.append(cstr!("hash"), binary(&entry.digest.hash.to_le_bytes()));
     document.append(cstr!("pack"), binary(&place.pack.0));
     document.append(cstr!("stored"), i64::from(place.stored));
     Some(document)
@@ -224,7 +224,7 @@ fn root(document: &RawDocument, layout: Layout) -> Option<Root> {
         "last" => last = value.bound(),
         "documents" => documents = value.natural(),
         "bytes" => bytes = value.natural(),
-        "hash" => hash = value.hash(),
+        "hash" => hash = value.binary().and_then(|bytes| Some(u128::from_le_bytes(bytes.try_into().ok()?))),
         "pack" => pack = value.hash().map(BlobId),
         "stored" => stored = value.natural(),
         _ => {}

@@ -27,7 +27,7 @@ pub fn place(cluster: ClusterId, part: &PartId, latest: ClusterTime) -> String {
 const MAGIC: [u8; 8] = *b"stillman";
 
 /// The version that is written, and the only one that is read.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The longest document that a manifest is, before compression.
 pub const MAX_MANIFEST: usize = 256 << 20;

@@ -28,7 +28,7 @@ fn nodes_that_cannot_be_are_refused() {
         read(content, places.clone()).unwrap_err().to_string()
     };
     assert_eq!(text(0, b"x"), "this is no node: it does not begin as one");
-    assert_eq!(text(8, &[2]), "this node is of format 2, and this program reads format 1 only");
+    assert_eq!(text(8, &[3]), "this node is of format 3, and this program reads format 2 only");
     assert_eq!(text(12, &[2]), "the node's layout is not what it can be");
     for level in [0, 16] {
         assert_eq!(text(13, &[level]), "the node's level is not what it can be");
@@ -43,10 +43,10 @@ fn nodes_that_cannot_be_are_refused() {
     assert!(text(48, &0_u64.to_le_bytes()).ends_with("it is empty"));
     assert!(text(48, &u64::MAX.to_le_bytes()).ends_with("more documents than bytes"));
     assert!(text(56, &(1_u64 << 40).to_le_bytes()).ends_with("a chunk that is too long"));
-    assert!(text(96, &257_u16.to_le_bytes()).starts_with("the node ends in its reference 0"));
-    assert!(text(98, &[0xff]).ends_with("its last key is before its first"));
+    assert!(text(80, &257_u16.to_le_bytes()).starts_with("the node ends in its reference 0"));
+    assert!(text(82, &[0xff]).ends_with("its last key is before its first"));
     assert!(
-        text(104, &[0xff])
+        text(88, &[0xff])
             .ends_with("reference 1 of the node contradicts the rest of it: it is not after the one before it")
     );
     let mut unplaced = places.clone();

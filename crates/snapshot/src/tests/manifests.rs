@@ -8,7 +8,7 @@ use crate::manifest::{Collection, MAX_MANIFEST, ManifestError, Piece};
 
 pub(super) fn manifest() -> Manifest {
     let time = |increment| ClusterTime::new(100, increment);
-    let digest = Digest { documents: 9, bytes: 900, hash: [3; 32] };
+    let digest = Digest { documents: 9, bytes: 900, hash: 3 };
     let entry = Entry { id: ContentId([1; 32]), first: KeyBound::of(b"a"), last: KeyBound::of(&[b'b'; 300]), digest };
     let reference = Reference { entry, place: Place { pack: BlobId([2; 32]), stored: 77 } };
     let collection = |name: &str, uuid| Collection {
@@ -112,8 +112,8 @@ fn other_files_and_versions_are_told_apart() {
     let text = |bytes: &[u8]| Manifest::read(bytes, MAX_MANIFEST).unwrap_err().to_string();
     assert_eq!(text(b"stillpck"), "this is no manifest: it does not begin as one");
     let mut later = good.clone();
-    later[8] = 2;
-    assert_eq!(text(&later), "this manifest is of format 2, and this program reads format 1 only");
+    later[8] = 3;
+    assert_eq!(text(&later), "this manifest is of format 3, and this program reads format 2 only");
     let mut long = good.clone();
     long[12] ^= 1;
     assert!(text(&long).contains("it does not say that it is"));

@@ -15,7 +15,7 @@ use crate::reference::{ContentId, Entry, KeyBound, Layout, MAX_BOUND, Place, Ref
 const MAGIC: [u8; 8] = *b"stillnod";
 
 /// The version that is written, and the only one that is read.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Instead of a pack's id: the pack that the node is in, whose id nobody knows before it is full.
 pub(crate) const HERE: BlobId = BlobId([0; 32]);
@@ -132,7 +132,7 @@ impl<'a> Rest<'a> {
         let id = ContentId(*self.take()?);
         let documents = u64::from_le_bytes(*self.take()?);
         let bytes = u64::from_le_bytes(*self.take()?);
-        let digest = Digest { documents, bytes, hash: *self.take()? };
+        let digest = Digest { documents, bytes, hash: u128::from_le_bytes(*self.take()?) };
         Some(Entry { id, first: self.bound()?, last: self.bound()?, digest })
     }
 
@@ -158,7 +158,7 @@ impl Encoder {
             bytes.extend_from_slice(&entry.id.0);
             bytes.extend_from_slice(&entry.digest.documents.to_le_bytes());
             bytes.extend_from_slice(&entry.digest.bytes.to_le_bytes());
-            bytes.extend_from_slice(&entry.digest.hash);
+            bytes.extend_from_slice(&entry.digest.hash.to_le_bytes());
             for bound in [&entry.first, &entry.last] {
                 bytes.extend_from_slice(&(bound.bytes().len() as u16).to_le_bytes());
                 bytes.extend_from_slice(bound.bytes());

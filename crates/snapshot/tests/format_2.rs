@@ -1,4 +1,4 @@
-//! Format 1 of packs, nodes and manifests: what was ever written in it must be read for ever.
+//! Format 1 of packs, 2 of nodes and manifests: what a released program wrote in them must be read for ever.
 
 use std::fs;
 use std::path::Path;
@@ -13,8 +13,8 @@ use stillpoint_snapshot::{
     Writer, documents,
 };
 
-const PACK: &str = "tests/fixtures/pack-1.pack";
-const MANIFEST: &str = "tests/fixtures/manifest-1.manifest";
+const PACK: &str = "tests/fixtures/pack-2.pack";
+const MANIFEST: &str = "tests/fixtures/manifest-2.manifest";
 const DOCUMENT: &str = "../../docs/formats/snapshot.md";
 
 /// What the vault calls a pack does not matter here.
