@@ -87,6 +87,9 @@ async fn a_shard_that_is_removed_meanwhile_ends_it_and_the_next_one_has_the_othe
     let lab = Lab::builder().test_commands(true).start().await.unwrap();
     let set = lab.shard(0);
     fill(set, 4).await;
+    // One of them is more than a batch.
+    let more: Vec<_> = (1000..2000).map(|id| doc! {"_id": id, "text": "y".repeat(4096)}).collect();
+    set.run("big", doc! {"insert": "c0", "documents": more}).await.unwrap();
     let (server, vault) = server_of(&lab).await;
     until_stored(&lab, &server, &shard(1), SOON).await;
     // What of it is read last, is read as of a time after the shard has gone.
