@@ -64,7 +64,12 @@ impl fmt::Display for Obstacle {
             Obstacle::BeforeCapture { part, since } => write!(f, "{part}: its oplog is stored from {since} on."),
             Obstacle::Gap(gap) => gap.fmt(f),
             Obstacle::Unresolved { part, prepared } => {
-                write!(f, "{part}: a transaction that was prepared at {prepared} is not known to have ended.")
+                write!(
+                    f,
+                    "{part}: a transaction that was prepared at {} ({prepared}) is not known to have ended: try again once \
+                     more is stored, or choose a time before it.",
+                    prepared.date()
+                )
             }
             Obstacle::NoSnapshot(part) => write!(f, "{part}: no snapshot has it as of then or before."),
             Obstacle::Damaged { part, snapshot } => {

@@ -29,6 +29,7 @@ pub mod snapshot;
 pub mod stream;
 pub mod time;
 pub mod verification;
+pub mod wanted;
 
 pub use ids::{
     CatalogId, CheckpointId, ClusterId, CredentialId, DrillId, OrganizationId, ProjectId, RestoreId, SnapshotId,

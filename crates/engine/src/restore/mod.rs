@@ -52,8 +52,8 @@ use tokio_util::sync::CancellationToken;
 pub use error::RestoreError;
 pub use expect::against;
 pub(crate) use load::Trying;
-use load::{Loader, Note, Progress, Setting, Target, Written};
-use naming::Naming;
+use load::{Loader, Note, Progress, Setting, Target, Written, parts_of};
+use naming::{Naming, is_internal};
 use open::Opening;
 use plan::Plan;
 pub(crate) use plan::nothing_missing;
@@ -342,6 +342,7 @@ impl Run {
             Ok(folded)
         };
         let (shards, routing) = self.watching(restore, stop, folding).await?;
+        all_is_there(&plan, &shards)?;
         let ownerships = Arc::new(routing.ownerships()?);
         one_name_each(&plan, &shards, &ownerships)?;
         let made = made(&plan).await?;
@@ -649,6 +650,15 @@ fn one_name_each(plan: &Plan, shards: &[Folded], ownerships: &Arc<Ownerships>) -
     Ok(())
 }
 
+/// What was named must be something: a restore of nothing would be told of as a whole one.
+fn all_is_there(plan: &Plan, shards: &[Folded]) -> Result<(), RestoreError> {
+    let collections = shards.iter().flat_map(|folded| folded.catalogue().iter().map(|(_, one)| one.ns.clone()));
+    match plan.naming.missing(&collections.filter(|ns| !is_internal(parts_of(ns).0)).collect()) {
+        Some(why) => Err(RestoreError::Refused(format!("--only: {why}"))),
+        None => Ok(()),
+    }
+}
+
 async fn made(plan: &Plan) -> Result<Made, RestoreError> {
     let mut made = Made::new();
     for target in plan.targets() {
@@ -673,7 +683,8 @@ fn none_elsewhere(
         for (uuid, collection, ns) in selection.collections(folded.catalogue()) {
             if let Some(other) = there.get(&uuid).filter(|other| **other != ns) {
                 return Err(RestoreError::Refused(format!(
-                    "{} has {} already, as {other}: two collections cannot have one UUID",
+                    "{} has this very collection already, as {other}, so that {} cannot become {ns}: two collections \
+                     cannot have one UUID. Drop {other} first, or restore into another target",
                     step.to.id, collection.ns
                 )));
             }

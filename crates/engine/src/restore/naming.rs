@@ -1,7 +1,10 @@
 //! Which collections are restored, and what they are called in the target.
 
+use std::collections::BTreeSet;
+
 use bson::raw::{RawDocument, RawDocumentBuf};
 use stillpoint_core::restore::Only;
+use stillpoint_core::wanted::missing;
 
 use super::RestoreError;
 use super::load::parts_of;
@@ -71,6 +74,17 @@ impl Naming {
             rules.push(rule);
         }
         Ok(Naming { only: rules })
+    }
+
+    /// What is wanted and nothing is called, of all that `there` is. Whether there is a view is known by documents only.
+    pub fn missing(&self, there: &BTreeSet<String>) -> Option<String> {
+        let may_be_view = |db: &str, name: &Option<String>| name.is_some() && there.contains(&format!("{db}.{VIEWS}"));
+        let only = self.only.iter().filter(|Rule { from: (db, name), .. }| !may_be_view(db, name));
+        let only = only.map(|Rule { from: (db, name), .. }| match name {
+            Some(name) => format!("{db}.{name}"),
+            None => db.clone(),
+        });
+        missing(&only.collect::<Vec<_>>(), there)
     }
 
     /// What a collection or a view is called in the target; none if it is not restored.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use stillpoint_engine::snapshots::SnapshotError;
 use stillpoint_engine::snapshots::diff::{Change, CollectionDiff, Documents, PartDiff, Reading, Side, Teller};
 
-use super::point::{Points, is_wanted};
+use super::point::{Only, Points};
 use crate::cli::{PointArgs, ToArgs};
 use crate::config::Config;
 use crate::error::CliError;
@@ -30,6 +30,7 @@ pub async fn run(
             "--documents prints a line for each document, and --json one document: leave one of them out".into(),
         ));
     }
+    let only = Only::new(only);
     let points = Points::open(config, &args, &to, &parts).await?;
     let out = Arc::new(Mutex::new(BufWriter::new(io::stdout())));
     let mut rows = Vec::new();
@@ -43,7 +44,7 @@ pub async fn run(
             }
         }
         let only = only.clone();
-        let wanted = Box::new(move |ns: &str| is_wanted(&only, ns));
+        let wanted = Box::new(move |ns: &str| only.wants(ns));
         let tell = documents.then(|| teller(out.clone(), name.to_owned()));
         let told = match points.archive.diff(part.clone(), sides, wanted, tell).await {
             Ok(diff) => {
@@ -60,6 +61,7 @@ pub async fn run(
             Ok(()) => {}
         }
     }
+    only.check()?;
     match documents {
         // What programs read are the lines.
         true => eprintln!("{}", shown(&points, &rows)),

@@ -11,7 +11,7 @@ use stillpoint_engine::snapshots::state::State;
 use stillpoint_engine::snapshots::{SnapshotError, blocking};
 use stillpoint_fold::Collection;
 
-use super::point::{Fresh, Point, is_wanted, without};
+use super::point::{Fresh, Only, Point, without};
 use crate::cli::PointArgs;
 use crate::config::Config;
 use crate::context::audited;
@@ -46,6 +46,7 @@ pub async fn run(
 
 async fn files(config: &Config, output: &Output, wanted: Wanted, out: &Path) -> Result<(), CliError> {
     let Wanted { point: args, parts, only, with_orphans } = wanted;
+    let only = Only::new(only);
     let point = Point::open(config, &args, &parts).await?;
     let ownerships = point.ownerships(with_orphans).await?;
     let fresh = Fresh::folder(out)?;
@@ -56,7 +57,7 @@ async fn files(config: &Config, output: &Output, wanted: Wanted, out: &Path) -> 
         let owner = Owner::new(part.clone(), ownerships.clone());
         let row = blocking(move || {
             let mut owned = Owned::new(Exporter::new(folder), owner);
-            source.at(time)?.into(&mut owned, &|_, collection| is_wanted(&only, &collection.ns))?;
+            source.at(time)?.into(&mut owned, &|_, collection| only.wants(&collection.ns))?;
             let (exporter, orphans) = owned.finish();
             Ok(Row { exported: exporter.exported(), orphans })
         })
@@ -64,6 +65,7 @@ async fn files(config: &Config, output: &Output, wanted: Wanted, out: &Path) -> 
         say(part.name(), row);
         rows.push((part.name().to_owned(), row));
     }
+    only.check()?;
     fresh.end()?;
     audited(&*point.catalog, format!("export {} of {} to {}", point.time, point.cluster.name, out.display())).await;
     print(output, &point, ("out", out), &rows);
@@ -90,13 +92,16 @@ async fn archive(config: &Config, output: &Output, wanted: Wanted, file: &Path) 
         return Err(CliError::Failed(format!("{} has no part {:?}", point.cluster.name, parts[0])));
     };
     let owner = Owner::new(part.clone(), point.ownerships(with_orphans).await?);
-    let wanted = move |collection: &Collection| is_wanted(&only, &collection.ns);
+    let only = Only::new(only);
+    let wants = only.clone();
+    let wanted = move |collection: &Collection| wants.wants(&collection.ns);
     let time = point.time;
     let source = point.archive.source(part, base, time).await?;
     let contents = {
         let wanted = wanted.clone();
         blocking(move || Contents::of(source.at(time)?, &wanted)).await?
     };
+    only.check()?;
     let source = point.archive.source(part, base, time).await?;
     let row = if to_standard_output {
         let write = move || {

@@ -1,16 +1,17 @@
 //! The point in time that a command is about, and what is stored of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use stillpoint_catalog::{Catalog, Cluster};
 use stillpoint_core::ClusterTime;
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::coverage::Obstacle;
 use stillpoint_core::snapshot::Data;
+use stillpoint_core::wanted::{is_wanted, missing};
 use stillpoint_engine::snapshots::Archive;
 use stillpoint_engine::snapshots::owners::{self, Ownerships};
 
@@ -176,16 +177,40 @@ impl Points {
     }
 }
 
-/// Whether a namespace is among those that are wanted: databases, or collections as DB.COLLECTION.
-pub fn is_wanted(only: &[String], ns: &str) -> bool {
-    let db = ns.split('.').next().unwrap_or_default();
-    only.is_empty() || only.iter().any(|one| one == ns || one == db)
+/// What was asked for with `--only`, and what there was to be asked for.
+#[derive(Clone)]
+pub struct Only {
+    names: Vec<String>,
+    there: Arc<Mutex<BTreeSet<String>>>,
 }
 
-/// A folder or file that is not there yet: it is filled beside its place, and only then put there.
+impl Only {
+    pub fn new(names: Vec<String>) -> Only {
+        Only { names, there: Arc::default() }
+    }
+
+    pub fn wants(&self, ns: &str) -> bool {
+        if !self.names.is_empty() {
+            self.there.lock().unwrap_or_else(PoisonError::into_inner).insert(ns.to_owned());
+        }
+        is_wanted(&self.names, ns)
+    }
+
+    /// Refused if nothing of all that was seen is called so.
+    pub fn check(&self) -> Result<(), CliError> {
+        match missing(&self.names, &self.there.lock().unwrap_or_else(PoisonError::into_inner)) {
+            Some(why) => Err(CliError::Failed(format!("--only: {why}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A folder or file that is not there yet: it is filled beside its place, and only then put there. What is not filled
+/// to its end goes.
 pub struct Fresh {
     pub path: PathBuf,
     place: PathBuf,
+    ended: bool,
 }
 
 impl Fresh {
@@ -211,11 +236,21 @@ impl Fresh {
             )),
             _ => CliError::Failed(format!("{} cannot be made: {why}", place.display())),
         })?;
-        Ok((Fresh { path, place: place.to_owned() }, created))
+        Ok((Fresh { path, place: place.to_owned(), ended: false }, created))
     }
 
-    pub fn end(self) -> Result<(), CliError> {
+    pub fn end(mut self) -> Result<(), CliError> {
+        // What is whole stays, even where it cannot be moved.
+        self.ended = true;
         let moved = fs::rename(&self.path, &self.place);
         moved.map_err(|why| CliError::Failed(format!("{} cannot be put in its place: {why}", self.path.display())))
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = if self.path.is_dir() { fs::remove_dir_all(&self.path) } else { fs::remove_file(&self.path) };
+        }
     }
 }

@@ -249,6 +249,20 @@ async fn a_part_is_exported_as_an_archive_that_can_be_restored() {
     assert_eq!(only.contents, expected);
     assert_eq!(only.documents("shop", "goods"), archive.documents("shop", "goods"));
 
+    // Nothing of that name is no empty archive.
+    let none = path("none");
+    for to in [["--archive", "-"], ["--archive", none], ["--out", none]] {
+        let args = [&["--snapshot", id, "--part", "rs0", "--only", "shop.good"], &to[..]].concat();
+        let refused = server.run(&of("export", &args), &[]).await;
+        assert!(!refused.status.success() && refused.out.is_empty(), "{}", refused.out);
+        assert!(
+            refused.err.contains("--only: there was no collection shop.good: there was capped, "),
+            "{}",
+            refused.err
+        );
+        assert!(!Path::new(none).exists() && !Path::new(&format!("{none}.partial")).exists(), "{to:?}");
+    }
+
     // Restored, the database is what it was.
     let before = described(set, "shop").await;
     let (_, indexes, documents) = &before["weather"];

@@ -399,6 +399,8 @@ async fn what_will_not_do_is_refused_before_anything_is_written() {
     refused(&uri, &["--part", "config"], "name a shard").await;
     refused(&uri, &["--part", "rs7"], "there is no shard rs7").await;
     refused(&uri, &["--part", "rs0", "--only", "config"], "the servers' own").await;
+    refused(&uri, &["--part", "rs0", "--only", "bank.acounts"], "no collection bank.acounts: there was accounts").await;
+    refused(&uri, &["--part", "rs0", "--only", "shops=copy"], "no database shops: there was bank, ").await;
     plain.run("admin", doc! {"setFeatureCompatibilityVersion": "5.0"}).await.unwrap();
     refused(&uri, &["--part", "rs0"], "featureCompatibilityVersion is 5.0, and the data is of 6.0").await;
     plain.run("admin", doc! {"setFeatureCompatibilityVersion": "6.0"}).await.unwrap();
