@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    #[error("there is no mongod on the PATH of this process: install one, or name it")]
+    #[error("there is no mongod on the PATH of this process")]
     NoBinary,
     #[error("{path} cannot be run: {why}")]
     NotRun { path: PathBuf, why: std::io::Error },

@@ -317,8 +317,12 @@ pub fn load(file: Option<&Path>) -> Result<Config, CliError> {
 }
 
 fn load_from(file: Option<&Path>, environment: HashMap<String, String>) -> Result<Config, CliError> {
-    let wrong = |e: config::ConfigError| CliError::Config(e.to_string());
     let path = file.map(Path::to_owned).or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()));
+    let wrong = |e: config::ConfigError| {
+        // What is read of both at once is not told apart.
+        let from = path.as_ref().map(|path| format!("{}, or a variable STILLPOINT_…: ", path.display()));
+        CliError::Config(format!("{}{e}", from.unwrap_or("a variable STILLPOINT_…: ".into())))
+    };
     let mut builder = config::Config::builder();
     if let Some(path) = &path {
         let text = std::fs::read_to_string(path).map_err(|why| CliError::File { path: path.clone(), why })?;

@@ -70,7 +70,7 @@ impl DrillError {
     pub fn told(&self) -> String {
         let why = self.to_string();
         let next = match self {
-            DrillError::Server(ServerError::NoBinary) => "Name one with --mongod.",
+            DrillError::Server(ServerError::NoBinary) => "Install one for the server, or name one with --mongod.",
             DrillError::Server(ServerError::NotRun { .. } | ServerError::NoVersion { .. }) => {
                 "Name a mongod that the server's user may run with --mongod."
             }

@@ -141,7 +141,9 @@ async fn target_of(catalog: &dyn Catalog, args: &RestoreArgs) -> Result<(Option<
         return Ok((Some(cluster.id), cluster.uri));
     }
     if args.to.is_none() && args.to_file.is_none() {
-        return Err(CliError::Usage("say where to, with --to, --to-file or --to-cluster".into()));
+        return Err(CliError::Usage(
+            "say where to, with --to, --to-file or --to-cluster, or ask for files with --download".into(),
+        ));
     }
     let uri = context::uri(&UriArgs { uri: args.to.clone(), uri_file: args.to_file.clone() })?;
     let uri = uri.ok_or_else(|| CliError::Usage("the target has no connection string".into()))?;
