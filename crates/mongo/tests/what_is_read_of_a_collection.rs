@@ -21,7 +21,8 @@ async fn fill(set: &ReplicaSet) -> Result<[u8; 16]> {
     for from in (0..DOCUMENTS).step_by(16) {
         let large = Binary { subtype: BinarySubtype::Generic, bytes: vec![0; 1 << 20] };
         let documents: Vec<_> = (from..from + 16).map(|n| doc! {"_id": n as i32, "large": large.clone()}).collect();
-        set.run("shop", doc! {"insert": "large", "documents": documents}).await?;
+        // It is read as of a time at which a majority has all of it.
+        set.run("shop", doc! {"insert": "large", "documents": documents, "writeConcern": {"w": "majority"}}).await?;
     }
     uuid_of(set, "large").await
 }
