@@ -8,6 +8,7 @@ use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::coverage::Obstacle;
 use stillpoint_core::restore::{Amount, Options, Part, Restore};
 use stillpoint_core::snapshot::Data;
+use stillpoint_core::wanted::is_wanted;
 use stillpoint_core::{ClusterTime, RestoreId};
 use stillpoint_fold::gather::is_derived;
 use stillpoint_mongo::privileges::{Need, restore_grant_commands};
@@ -15,7 +16,8 @@ use stillpoint_mongo::target::survey::Survey;
 use stillpoint_mongo::{Destination, PartLink};
 
 use super::RestoreError;
-use super::naming::Naming;
+use super::load::parts_of;
+use super::naming::{Naming, is_internal};
 use super::selection::Selection;
 use crate::snapshots::Archive;
 use crate::snapshots::owners::{Owner, Ownerships};
@@ -34,6 +36,8 @@ pub struct Plan {
     pub shards: BTreeMap<String, String>,
     pub steps: Vec<Step>,
     users: bool,
+    /// What is named and was not there yet in what is gone on from.
+    unseen: Option<String>,
 }
 
 /// The data of one part, and the part of the target that takes it.
@@ -41,8 +45,16 @@ pub struct Plan {
 pub struct Step {
     pub part: PartId,
     pub base: Data,
+    /// What of the base is to be written, about: as it was then.
+    pub expected: Amount,
     /// The target's.
     pub to: PartLink,
+}
+
+impl Step {
+    fn new(part: &PartId, base: Data, to: &PartLink) -> Step {
+        Step { part: part.clone(), base, expected: Amount::from(&base), to: to.clone() }
+    }
 }
 
 /// What a plan was found to come to, for an operator.
@@ -75,7 +87,7 @@ impl Plan {
         }
         let targets = destination.parts().await?;
         let of = |part: &PartId| bases[part];
-        let (shards, steps) = match (destination, &options.part) {
+        let (shards, mut steps) = match (destination, &options.part) {
             (Destination::ReplicaSet(_), Some(_)) if options.users => {
                 return Err(RestoreError::refused(
                     "users and roles are the config servers': they go into a sharded cluster",
@@ -93,7 +105,7 @@ impl Plan {
                         names(&parts)
                     )));
                 }
-                let step = Step { part: part.clone(), base: of(part), to: set.clone() };
+                let step = Step::new(part, of(part), set);
                 (BTreeMap::from([(name.clone(), set.replica_set.clone())]), vec![step])
             }
             (Destination::ReplicaSet(_), None) => {
@@ -116,21 +128,31 @@ impl Plan {
                         PartId::Shard(name) => PartId::Shard(shards.get(name)?.clone()),
                         PartId::ConfigServers => PartId::ConfigServers,
                     };
-                    let to = targets.iter().find(|target| target.id == to)?.clone();
-                    Some(Step { part: part.clone(), base: of(part), to })
+                    Some(Step::new(part, of(part), targets.iter().find(|target| target.id == to)?))
                 };
                 let steps: Vec<_> = parts.iter().filter_map(step).collect();
                 (shards, steps)
             }
         };
-        Ok(Plan { naming: Arc::new(naming), shards, steps, users: options.users })
+        let mut there = BTreeSet::new();
+        let only: Vec<_> = options.only.iter().map(|only| only.from.clone()).collect();
+        if !only.is_empty() {
+            for step in steps.iter_mut().filter(|step| step.part != PartId::ConfigServers) {
+                let collections = archive.collections(&step.part, &step.base).await?;
+                let wanted = collections.iter().filter(|(ns, _)| is_wanted(&only, ns));
+                step.expected = wanted.fold(Amount::default(), |sum, (_, amount)| sum + *amount);
+                there.extend(collections.into_iter().map(|(ns, _)| ns).filter(|ns| !is_internal(parts_of(ns).0)));
+            }
+        }
+        let unseen = naming.missing(&there);
+        Ok(Plan { naming: Arc::new(naming), shards, steps, users: options.users, unseen })
     }
 
     /// As a record has it.
     pub fn parts(&self, job: impl Fn(&PartId) -> RestoreId) -> Vec<Part> {
         let part = |step: &Step| Part {
             shard: shard(&step.to.id).map(str::to_owned).filter(|_| self.has_config()),
-            ..Part::new(job(&step.part), step.part.clone(), Amount::from(&step.base))
+            ..Part::new(job(&step.part), step.part.clone(), step.expected)
         };
         self.steps.iter().map(part).collect()
     }
@@ -155,7 +177,7 @@ impl Plan {
     pub fn estimate(&self) -> u64 {
         let mut bytes = BTreeMap::<&PartId, u64>::new();
         for step in &self.steps {
-            *bytes.entry(&step.to.id).or_default() += step.base.bytes;
+            *bytes.entry(&step.to.id).or_default() += step.expected.bytes;
         }
         bytes.values().max().copied().unwrap_or_default() / BYTES_A_SECOND + 1
     }
@@ -205,6 +227,12 @@ impl Plan {
             }
             (Some(mark), _) => return Err(self.marked_by_another(destination, &mark)),
         }
+        if let Some(unseen) = &self.unseen {
+            outlook.warnings.push(format!(
+                "--only: {unseen} in the snapshot that this goes on from. If it was not made later, the restore ends with \
+                 that, and nothing is written"
+            ));
+        }
         Ok(outlook)
     }
 
@@ -229,7 +257,7 @@ impl Plan {
             }
             if let Some(free) = survey.free {
                 let needed: u64 =
-                    self.steps.iter().filter(|step| step.to.id == target.id).map(|step| step.base.bytes).sum();
+                    self.steps.iter().filter(|step| step.to.id == target.id).map(|step| step.expected.bytes).sum();
                 if needed > free {
                     outlook.warnings.push(format!(
                         "{}: {needed} bytes of documents go onto a disk with {free} free; they are stored compressed, \

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use stillpoint_catalog::{Catalog, CatalogError, Holdings};
 use stillpoint_core::checkpoint::PartId;
 use stillpoint_core::coverage::{Obstacle, Stored};
+use stillpoint_core::restore::Amount;
 use stillpoint_core::snapshot::Data;
 use stillpoint_core::{ClusterId, ClusterTime};
 use stillpoint_snapshot::Manifest;
@@ -60,6 +61,16 @@ impl Archive {
     /// The `featureCompatibilityVersion` that a part had when its stored data was read.
     pub async fn compatibility(&self, part: &PartId, base: &Data) -> Result<String, SnapshotError> {
         Ok(self.manifest(part, base).await?.0.compatibility)
+    }
+
+    /// The collections of stored data, and what they came to.
+    pub async fn collections(&self, part: &PartId, base: &Data) -> Result<Vec<(String, Amount)>, SnapshotError> {
+        let (manifest, _) = self.manifest(part, base).await?;
+        let collections = manifest.collections.into_iter().map(|one| {
+            let digest = one.root.map(|root| root.reference.entry.digest).unwrap_or_default();
+            (one.namespace, Amount { collections: 1, documents: digest.documents, bytes: digest.bytes })
+        });
+        Ok(collections.collect())
     }
 
     /// What stored data says of itself, and the snapshot that it is of.

@@ -401,6 +401,17 @@ async fn what_will_not_do_is_refused_before_anything_is_written() {
     refused(&uri, &["--part", "rs0", "--only", "config"], "the servers' own").await;
     refused(&uri, &["--part", "rs0", "--only", "bank.acounts"], "no collection bank.acounts: there was accounts").await;
     refused(&uri, &["--part", "rs0", "--only", "shops=copy"], "no database shops: there was bank, ").await;
+    // A plan is of what was asked for.
+    let plan = async |only: &str| restore(&server, &id, &uri, &["--part", "rs0", "--only", only, "--dry-run"]).await;
+    let planned: Value = serde_json::from_str(&plan("shop.goods=copy.goods").await.out).unwrap();
+    let expected = &planned["parts"][0]["expected"];
+    assert_eq!((&expected["collections"], &expected["documents"]), (&1.into(), &3000.into()), "{planned}");
+    let planned = plan("bank.acounts").await;
+    assert!(
+        planned.status.success() && planned.err.contains("there was no collection bank.acounts"),
+        "{}",
+        planned.err
+    );
     plain.run("admin", doc! {"setFeatureCompatibilityVersion": "5.0"}).await.unwrap();
     refused(&uri, &["--part", "rs0"], "featureCompatibilityVersion is 5.0, and the data is of 6.0").await;
     plain.run("admin", doc! {"setFeatureCompatibilityVersion": "6.0"}).await.unwrap();
